@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * The redirect program: a packet goes to the AF_XDP socket of the queue it arrived on, or to the host stack where
+ * nobody bound that queue.
+ *
+ * The loader sets max_entries of both maps to the number of receive queues; a queue beyond (the NIC got more channels
+ * later) passes, uncounted. No metadata is made: it would be written into the headroom of the UMEM chunk, which is the
+ * tail of the netmap buffer before it.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, 1);
+} xsks SEC(".maps");
+
+/* Read by the loader as [u64; 2], in this order. */
+struct verdicts {
+	__u64 redirected;
+	__u64 passed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct verdicts);
+	__uint(max_entries, 1);
+} verdicts SEC(".maps");
+
+static __always_inline int to_socket_or_stack(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index;
+	/* The helper answers XDP_REDIRECT only if the map holds a socket; its flags are the verdict otherwise. */
+	int verdict = bpf_redirect_map(&xsks, queue, XDP_PASS);
+	struct verdicts *seen = bpf_map_lookup_elem(&verdicts, &queue);
+
+	if (seen) {
+		/* The slot is this CPU's own: no atomics. */
+		if (verdict == XDP_REDIRECT)
+			seen->redirected++;
+		else
+			seen->passed++;
+	}
+	return verdict;
+}
+
+/*
+ * Names have 15 characters at most, so that the kernel shows them whole. "frags" lets drivers attach it at an MTU above
+ * one page.
+ */
+SEC("xdp.frags")
+int netmap_redirect(struct xdp_md *ctx)
+{
+	return to_socket_or_stack(ctx);
+}
+
+/* For kernels before 5.18, which refuse the frags flag. */
+SEC("xdp")
+int netmap_nofrags(struct xdp_md *ctx)
+{
+	return to_socket_or_stack(ctx);
+}
+
+/* XDP programs may carry any licence; this one tells the kernel what the file says. */
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,280 @@
+//! Opening ports and waiting on them.
+
+use super::{DropReason, Error, Interest, Ready, RingCounters, RxRing, TxRing};
+use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
+use crate::client::{self, Binding, Bound};
+use crate::ctl::{Register, Spec};
+use crate::ring::{Dir, Drop, Kring};
+use crate::sync::Ordering::*;
+use crate::sys::netdev::{NetDev, link_state};
+use crate::sys::xdp;
+use std::time::Duration;
+
+/// How to open a port.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    name: String,
+    extra_bufs: u32,
+    tx_slots: u32,
+    rx_slots: u32,
+    flags: u64,
+}
+
+impl Builder {
+    /// `name` as netmap programs take it: `netmap:eth0` (all queues), `netmap:eth0-1` (one), with `/R` (receive only), `/T`
+    /// (transmit only), `/x` (exclusive), `@conf:slots=512` and so on.
+    pub fn new(name: &str) -> Builder {
+        Builder { name: name.to_string(), extra_bufs: 0, tx_slots: 0, rx_slots: 0, flags: 0 }
+    }
+
+    /// Buffers beside those of the rings; fewer may come.
+    #[must_use]
+    pub fn extra_buffers(mut self, n: u32) -> Builder {
+        self.extra_bufs = n;
+        self
+    }
+
+    /// Slots of a transmit ring, if nobody has the port open yet.
+    #[must_use]
+    pub fn tx_slots(mut self, n: u32) -> Builder {
+        self.tx_slots = n;
+        self
+    }
+
+    /// Slots of a receive ring, if nobody has the port open yet.
+    #[must_use]
+    pub fn rx_slots(mut self, n: u32) -> Builder {
+        self.rx_slots = n;
+        self
+    }
+
+    /// Nobody else may bind the rings.
+    #[must_use]
+    pub fn exclusive(mut self) -> Builder {
+        self.flags |= NR_EXCLUSIVE;
+        self
+    }
+
+    /// Waiting pushes transmit slots only when room to send is asked for.
+    #[must_use]
+    pub fn no_tx_poll(mut self) -> Builder {
+        self.flags |= NR_NO_TX_POLL;
+        self
+    }
+
+    /// Opens the port.
+    ///
+    /// Errors as `NETMAP_REQ_REGISTER` gives them: `EINVAL` (name, ring out of range, MTU), `ENXIO` (no such interface),
+    /// `EBUSY` (rings taken, foreign XDP program), `EPERM`, `ENOMEM`, `EOPNOTSUPP`.
+    pub fn open(self) -> Result<Port, Error> {
+        let spec = Spec::parse(&self.name)?;
+        let asked: Register = spec.register();
+        let pick = |own: u32, named: u32| if own == 0 { named } else { own };
+        let register = Register {
+            flags: asked.flags | self.flags,
+            extra_bufs: pick(self.extra_bufs, asked.extra_bufs),
+            tx_slots: pick(self.tx_slots, asked.tx_slots),
+            rx_slots: pick(self.rx_slots, asked.rx_slots),
+            ..asked
+        };
+        if let Some(share) = spec.share {
+            let message = format!(
+                "{}: sharing memory with {share} by name is not served yet; ports of NICs share theirs anyway",
+                self.name
+            );
+            return Err(Error { errno: libc::EOPNOTSUPP, message });
+        }
+        if spec.extmem.is_some() {
+            let message = format!("{}: memory from a file is not served yet", self.name);
+            return Err(Error { errno: libc::EOPNOTSUPP, message });
+        }
+        let binding = Binding::new(None);
+        binding.register(&register)?;
+        Ok(Port { binding })
+    }
+}
+
+/// A bound port.
+pub struct Port {
+    /// Registered: see `Builder::open`, the only place that makes one.
+    binding: Binding,
+}
+
+impl Port {
+    /// Opens a port by its name, with nothing special.
+    pub fn open(name: &str) -> Result<Port, Error> {
+        Builder::new(name).open()
+    }
+
+    fn bound(&self) -> &Bound {
+        self.binding.bound().expect("a port is made only after its binding was registered")
+    }
+
+    fn kring(&self, dir: Dir, i: usize) -> &Kring {
+        self.bound().rings(dir)[i].kring()
+    }
+
+    /// Name of the interface.
+    pub fn name(&self) -> &str {
+        self.bound().ifname()
+    }
+
+    /// Identity of the memory region: ports with the same one can exchange buffers.
+    pub fn mem_id(&self) -> u16 {
+        self.bound().reply().mem_id
+    }
+
+    /// Bytes of a buffer.
+    pub fn buf_size(&self) -> usize {
+        crate::shm::BUF_SIZE as usize
+    }
+
+    /// How the NIC is driven: `zero-copy`, `native` (the driver runs XDP, the kernel copies), `generic`.
+    pub fn mode(&self) -> String {
+        self.bound().mode().to_string()
+    }
+
+    /// Bound transmit rings.
+    pub fn tx_count(&self) -> usize {
+        self.bound().rings(Dir::Tx).len()
+    }
+
+    /// Bound receive rings.
+    pub fn rx_count(&self) -> usize {
+        self.bound().rings(Dir::Rx).len()
+    }
+
+    /// Transmit rings that the NIC has, bound or not.
+    pub fn nic_tx_rings(&self) -> u16 {
+        self.bound().reply().tx_rings
+    }
+
+    /// Receive rings that the NIC has, bound or not.
+    pub fn nic_rx_rings(&self) -> u16 {
+        self.bound().reply().rx_rings
+    }
+
+    /// Extra buffers that came with the port.
+    pub fn extra_buffers(&self) -> u32 {
+        self.bound().reply().extra_bufs
+    }
+
+    /// The `i`-th bound transmit ring; `i < tx_count()`, or it panics as an index does.
+    pub fn tx(&mut self, i: usize) -> TxRing<'_> {
+        TxRing::new(self.kring(Dir::Tx, i))
+    }
+
+    /// The `i`-th bound receive ring; `i < rx_count()`, or it panics as an index does.
+    pub fn rx(&mut self, i: usize) -> RxRing<'_> {
+        RxRing::new(self.kring(Dir::Rx, i))
+    }
+
+    /// A receive and a transmit ring at once, to answer or forward what came in.
+    pub fn pair(&mut self, rx: usize, tx: usize) -> (RxRing<'_>, TxRing<'_>) {
+        (RxRing::new(self.kring(Dir::Rx, rx)), TxRing::new(self.kring(Dir::Tx, tx)))
+    }
+
+    /// Pushes what was put into the transmit rings and takes back what was sent: `NIOCTXSYNC`. `EIO`: the interface is gone.
+    pub fn sync_tx(&mut self) -> Result<(), Error> {
+        self.sync(Dir::Tx)
+    }
+
+    /// Gives back released slots and takes what was received: `NIOCRXSYNC`. `EIO`: the interface is gone.
+    pub fn sync_rx(&mut self) -> Result<(), Error> {
+        self.sync(Dir::Rx)
+    }
+
+    fn sync(&self, dir: Dir) -> Result<(), Error> {
+        let failed =
+            |e: crate::sys::Errno| Error { errno: e.0, message: format!("{}: the interface is gone", self.name()) };
+        self.binding.sync(dir).map(drop).map_err(failed)
+    }
+
+    /// `poll`: syncs, and waits until what is wanted is there; `None` waits without limit. `EINTR`: a signal came.
+    pub fn wait(&mut self, want: Interest, timeout: Option<Duration>) -> Result<Ready, Error> {
+        Ok(wait_many(&mut [(self, want)], timeout)?[0])
+    }
+
+    /// Counters of the `i`-th bound transmit ring.
+    pub fn tx_counters(&self, i: usize) -> RingCounters {
+        counters(self.kring(Dir::Tx, i))
+    }
+
+    /// Counters of the `i`-th bound receive ring.
+    pub fn rx_counters(&self, i: usize) -> RingCounters {
+        counters(self.kring(Dir::Rx, i))
+    }
+
+    /// Drops on all bound rings by reason, the kernel's (`XDP_STATISTICS`) among them; those that occurred.
+    pub fn drops(&self) -> Vec<DropReason> {
+        let bound = self.bound();
+        let mut all: Vec<DropReason> = Drop::ALL.iter().map(|&(_, name)| (name, 0)).collect();
+        for ring in bound.rings(Dir::Tx).iter().chain(bound.rings(Dir::Rx)) {
+            for (sum, (_, _, n)) in all.iter_mut().zip(ring.kring().drops()) {
+                sum.1 += n;
+            }
+        }
+        let mut kernel = xdp::Statistics::default();
+        for s in bound.sockets().into_iter().filter_map(|fd| xdp::statistics(fd).ok()) {
+            kernel.rx_dropped += s.rx_dropped;
+            kernel.rx_invalid_descs += s.rx_invalid_descs;
+            kernel.tx_invalid_descs += s.tx_invalid_descs;
+            kernel.rx_ring_full += s.rx_ring_full;
+            kernel.rx_fill_ring_empty += s.rx_fill_ring_empty;
+        }
+        all.extend([
+            ("rx-dropped", kernel.rx_dropped),
+            ("rx-invalid-descs", kernel.rx_invalid_descs),
+            ("tx-invalid-descs", kernel.tx_invalid_descs),
+            ("rx-ring-full", kernel.rx_ring_full),
+            ("rx-fill-ring-empty", kernel.rx_fill_ring_empty),
+        ]);
+        all.retain(|&(_, n)| n > 0);
+        all
+    }
+
+    fn dev(&self) -> Option<NetDev> {
+        NetDev::by_name(self.name()).ok()
+    }
+
+    /// The interface's Ethernet address, if it is still in this network namespace.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        Some(self.dev()?.mac)
+    }
+
+    /// The interface's MTU, if it is still in this network namespace.
+    pub fn mtu(&self) -> Option<u32> {
+        Some(self.dev()?.mtu)
+    }
+
+    /// Whether the interface is up and has carrier.
+    pub fn link_up(&self) -> bool {
+        self.dev().and_then(|d| link_state(d.ifindex).ok()).is_some_and(|l| l.up && l.running)
+    }
+}
+
+fn counters(k: &Kring) -> RingCounters {
+    let s = k.state();
+    RingCounters {
+        packets: s.packets.load(Relaxed),
+        bytes: s.bytes.load(Relaxed),
+        syncs: s.syncs.load(Relaxed),
+        drops: k.drops().iter().map(|d| d.2).sum(),
+    }
+}
+
+/// `poll` over several ports: answer `i` belongs to `ports[i]`. `EINTR`: a signal came.
+pub fn wait_many(ports: &mut [(&mut Port, Interest)], timeout: Option<Duration>) -> Result<Vec<Ready>, Error> {
+    let events =
+        |want: Interest| (if want.read { libc::POLLIN } else { 0 }) | (if want.write { libc::POLLOUT } else { 0 });
+    // The number is not used: the binding is found by its place.
+    let mut fds: Vec<_> =
+        ports.iter().map(|(_, want)| libc::pollfd { fd: 0, events: events(*want), revents: 0 }).collect();
+    client::wait(&mut fds, |i, _| ports.get(i).map(|(port, _)| &port.binding), timeout, None)?;
+    let ready = |p: &libc::pollfd| Ready {
+        read: p.revents & libc::POLLIN != 0,
+        write: p.revents & libc::POLLOUT != 0,
+        error: p.revents & libc::POLLERR != 0,
+    };
+    Ok(fds.iter().map(ready).collect())
+}

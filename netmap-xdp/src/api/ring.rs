@@ -1,0 +1,255 @@
+//! Ring guards and slots.
+//!
+//! A guard caches head and tail while it lives and publishes head and cur when it is dropped; the port is borrowed
+//! meanwhile, so no sync comes in between. Buffers are shared with the kernel and possibly with other processes, so their
+//! bytes are copied in and out and never lent as a slice.
+
+use super::Error;
+use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
+use crate::index::{distance, next_slot};
+use crate::ring::{Kring, SlotView};
+use crate::shm::BUF_SIZE;
+use crate::sync::Ordering::*;
+
+/// What both kinds of guard have.
+struct Guard<'a> {
+    ring: &'a Kring,
+    head: u32,
+    tail: u32,
+    /// `cur` is to be `tail`: wake me when there is more.
+    beyond: bool,
+}
+
+impl<'a> Guard<'a> {
+    fn new(ring: &'a Kring) -> Guard<'a> {
+        let n = ring.num_slots();
+        // SYNC ring-tail: acquire pairs with the release in `Kring::finish`: the slots before tail are as the sync left
+        // them. A cursor outside the ring was scribbled by somebody; the next sync reinitialises the ring.
+        let (head, tail) = (ring.ring().head.load(Relaxed), ring.ring().tail.load(Acquire));
+        let (head, tail) = if head < n && tail < n { (head, tail) } else { (0, 0) };
+        Guard { ring, head, tail, beyond: false }
+    }
+
+    #[inline]
+    fn left(&self) -> u32 {
+        distance(self.head, self.tail, self.ring.num_slots())
+    }
+
+    #[inline]
+    fn slot(&self, n: u32) -> Option<Slot<'_>> {
+        if n >= self.left() {
+            return None;
+        }
+        let i = self.head + n;
+        let i = if i >= self.ring.num_slots() { i - self.ring.num_slots() } else { i };
+        Some(Slot { view: self.ring.slot(i), ring: self.ring })
+    }
+
+    #[inline]
+    fn step(&mut self, n: u32) {
+        let n = n.min(self.left());
+        let to = self.head + n;
+        self.head = if to >= self.ring.num_slots() { to - self.ring.num_slots() } else { to };
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let ring = self.ring.ring();
+        ring.cur.store(if self.beyond { self.tail } else { self.head }, Relaxed);
+        // SYNC ring-head: release pairs with the acquire in `Kring::begin`: the slots before head are filled.
+        ring.head.store(self.head, Release);
+    }
+}
+
+/// A transmit ring: slots `[head, tail)` are the program's to fill.
+pub struct TxRing<'a>(Guard<'a>);
+
+impl<'a> TxRing<'a> {
+    pub(super) fn new(ring: &'a Kring) -> TxRing<'a> {
+        TxRing(Guard::new(ring))
+    }
+
+    /// Slots in the ring.
+    pub fn num_slots(&self) -> u32 {
+        self.0.ring.num_slots()
+    }
+
+    /// Free slots.
+    #[inline]
+    pub fn space(&self) -> u32 {
+        self.0.left()
+    }
+
+    /// Slots that were handed over and have not come back yet.
+    pub fn pending(&self) -> u32 {
+        let n = self.num_slots();
+        distance(next_slot(self.0.tail, n), self.0.head, n)
+    }
+
+    /// The `n`-th free slot.
+    #[inline]
+    pub fn slot(&self, n: u32) -> Option<Slot<'_>> {
+        self.0.slot(n)
+    }
+
+    /// Hands the first `n` free slots over to the next sync.
+    #[inline]
+    pub fn advance(&mut self, n: u32) {
+        self.0.step(n);
+    }
+
+    /// Copies a frame into the next free slot and hands it over; false if the ring is full or the frame too long.
+    #[inline]
+    pub fn push(&mut self, frame: &[u8]) -> bool {
+        match self.slot(0) {
+            Some(slot) if frame.len() <= slot.capacity() => {
+                slot.write_at(0, frame);
+                slot.set_len(frame.len());
+                slot.set_flags(0);
+            }
+            _ => return false,
+        }
+        self.advance(1);
+        true
+    }
+
+    /// Room to send is to be reported only when there is more of it than now (`cur = tail`).
+    pub fn want_more(&mut self) {
+        self.0.beyond = true;
+    }
+}
+
+/// A receive ring: slots `[head, tail)` hold packets.
+pub struct RxRing<'a>(Guard<'a>);
+
+impl<'a> RxRing<'a> {
+    pub(super) fn new(ring: &'a Kring) -> RxRing<'a> {
+        RxRing(Guard::new(ring))
+    }
+
+    /// Slots in the ring.
+    pub fn num_slots(&self) -> u32 {
+        self.0.ring.num_slots()
+    }
+
+    /// Packets, or fragments of packets, that wait.
+    #[inline]
+    pub fn available(&self) -> u32 {
+        self.0.left()
+    }
+
+    /// The `n`-th of them.
+    #[inline]
+    pub fn slot(&self, n: u32) -> Option<Slot<'_>> {
+        self.0.slot(n)
+    }
+
+    /// Gives the first `n` slots back.
+    #[inline]
+    pub fn release(&mut self, n: u32) {
+        self.0.step(n);
+    }
+
+    /// Packets are to be reported only when there are more of them than now (`cur = tail`), while the slots stay.
+    pub fn want_more(&mut self) {
+        self.0.beyond = true;
+    }
+
+    /// Time of the last sync: seconds and microseconds since 1970.
+    pub fn timestamp(&self) -> (i64, i64) {
+        let ring = self.0.ring.ring();
+        (ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed))
+    }
+}
+
+/// A slot and its buffer.
+pub struct Slot<'a> {
+    view: &'a SlotView,
+    ring: &'a Kring,
+}
+
+impl Slot<'_> {
+    /// Bytes in the slot.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.view.len.load(Relaxed))
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sets the length; more than the buffer holds is cut.
+    #[inline]
+    pub fn set_len(&self, n: usize) {
+        self.view.len.store(n.min(self.capacity()) as u16, Relaxed);
+    }
+
+    /// `NS_*` flags.
+    #[inline]
+    pub fn flags(&self) -> u16 {
+        self.view.flags.load(Relaxed)
+    }
+
+    /// Sets them.
+    #[inline]
+    pub fn set_flags(&self, flags: u16) {
+        self.view.flags.store(flags, Relaxed);
+    }
+
+    /// Index of the buffer.
+    #[inline]
+    pub fn buf_idx(&self) -> u32 {
+        self.view.buf_idx.load(Relaxed)
+    }
+
+    /// Bytes that the buffer holds.
+    pub fn capacity(&self) -> usize {
+        BUF_SIZE as usize
+    }
+
+    fn place(&self, at: usize, len: usize) -> Option<(u64, usize)> {
+        let n = len.min(self.capacity().checked_sub(at)?);
+        Some((self.ring.buffer(self.buf_idx())? + at as u64, n))
+    }
+
+    /// Copies bytes out of the buffer from offset `at`; returns how many.
+    #[inline]
+    pub fn read_at(&self, at: usize, into: &mut [u8]) -> usize {
+        let Some((place, n)) = self.place(at, into.len()) else { return 0 };
+        self.ring.region().read(place, &mut into[..n]).map_or(0, |()| n)
+    }
+
+    /// Copies bytes into the buffer from offset `at`; returns how many.
+    #[inline]
+    pub fn write_at(&self, at: usize, from: &[u8]) -> usize {
+        let Some((place, n)) = self.place(at, from.len()) else { return 0 };
+        self.ring.region().write(place, &from[..n]).map_or(0, |()| n)
+    }
+
+    /// Start of the buffer, for programs that know that nobody else writes it; null if the slot names no buffer.
+    pub fn as_ptr(&self) -> *mut u8 {
+        let offset = self.ring.buffer(self.buf_idx());
+        offset.map_or(std::ptr::null_mut(), |o| (self.ring.region().address() + o as usize) as *mut u8)
+    }
+
+    /// Passes the packet on without copying: exchanges buffers with a slot of another ring, which gets this one's length
+    /// and `NS_MOREFRAG`. `EINVAL`: the rings lie in different regions.
+    #[inline]
+    pub fn swap_into(&self, other: &Slot<'_>) -> Result<(), Error> {
+        if self.ring.place().buffers_at != other.ring.place().buffers_at {
+            let message = "the ports have different memory regions: copy the packet instead".to_string();
+            return Err(Error { errno: libc::EINVAL, message });
+        }
+        let (mine, theirs) = (self.buf_idx(), other.buf_idx());
+        self.view.buf_idx.store(theirs, Relaxed);
+        other.view.buf_idx.store(mine, Relaxed);
+        other.view.len.store(self.view.len.load(Relaxed), Relaxed);
+        other.view.flags.store(NS_BUF_CHANGED | (self.flags() & NS_MOREFRAG), Relaxed);
+        self.view.flags.store(NS_BUF_CHANGED, Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! One open of `/dev/netmap`, and what it is bound to.
+
+use super::host;
+use crate::abi::NR_NO_TX_POLL;
+use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
+use crate::engine::{Grant, GrantId, RingGrant};
+use crate::port::nic::{NicRx, NicTx};
+use crate::port::{Carrier, PortRing, Synced};
+use crate::ring::{Dir, Kring};
+use crate::shm::Memory;
+use crate::sync::Ordering::*;
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// Who holds a ring's lock, as written into it. With the engine in the process there is one client.
+const CLIENT: u32 = 1;
+/// Events that ask for room to send, and for packets.
+const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
+const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
+/// A transmit ring that could not be emptied is kicked again this often.
+const REKICK: Duration = Duration::from_millis(1);
+/// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// The same for one that waits for completions.
+const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
+
+/// One open of `/dev/netmap`.
+pub struct Binding {
+    /// The engine's end; none for a binding that is not a descriptor.
+    end: Option<Fd>,
+    bound: OnceLock<Bound>,
+    registering: Mutex<()>,
+}
+
+/// A registration, mapped.
+pub struct Bound {
+    id: GrantId,
+    reply: RegisterReply,
+    ifname: String,
+    mode: Mode,
+    tx_poll: bool,
+    tx: Vec<PortRing>,
+    rx: Vec<PortRing>,
+    tx_edges: OnceLock<Option<EdgeSet>>,
+    rx_edges: OnceLock<Option<EdgeSet>>,
+    memory: Arc<Memory>,
+    region: Fd,
+}
+
+impl Binding {
+    /// A fresh one; `end` is the engine's end of its descriptor, if it has one.
+    pub fn new(end: Option<Fd>) -> Binding {
+        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()) }
+    }
+
+    /// What it is bound to, if it is.
+    #[inline]
+    pub fn bound(&self) -> Option<&Bound> {
+        self.bound.get()
+    }
+
+    /// `NETMAP_REQ_REGISTER`.
+    pub fn register(&self, request: &Register) -> Result<&Bound, Failure> {
+        let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bound) = self.bound.get() {
+            return Err(Failure::already_bound(&bound.ifname));
+        }
+        let grant = host::register(request)?;
+        let id = grant.id;
+        match Bound::map(grant, request) {
+            Ok(bound) => Ok(self.bound.get_or_init(|| bound)),
+            Err(e) => {
+                host::release(id, None);
+                Err(e)
+            }
+        }
+    }
+
+    fn could_register(&self, request: &Register) -> Result<(), Failure> {
+        match self.bound.get() {
+            Some(bound) => Err(Failure::already_bound(&bound.ifname)),
+            None => host::check(request),
+        }
+    }
+
+    /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone.
+    #[inline]
+    pub fn sync(&self, dir: Dir) -> Result<i32, Errno> {
+        let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
+        let mut result = Ok(0);
+        for ring in bound.rings(dir) {
+            match ring.sync(CLIENT) {
+                Synced::Stopped => result = Err(Errno(libc::EIO)),
+                Synced::Done | Synced::Busy | Synced::Reinit => {}
+            }
+            if ring.kring().state().pending.load(Relaxed) != 0 {
+                host::tend();
+            }
+        }
+        result
+    }
+
+    /// Every other ioctl; `arg` is an address in this process.
+    pub fn control(&self, request: u64, arg: u64) -> Result<i32, Errno> {
+        let told = |f: Failure| {
+            tell(&f);
+            f.errno
+        };
+        let call = ctl::try_decode(&OwnProcess, request, arg).map_err(told)?;
+        let outcome = match (&call.request, call.unsupported_option()) {
+            // Refused last, as the original does, but before anything is changed.
+            (Request::Register(r), Some(failure)) => self.could_register(r).and(Err(failure)),
+            (_, Some(failure)) => Err(failure),
+            (Request::Register(r), None) => self.register(r).map(|b| Reply::Register(b.reply)),
+            (other, None) => host::ask(other),
+        };
+        call.finish(&OwnProcess, outcome.map_err(told)).map(|()| 0)
+    }
+
+    /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
+    pub fn poll_now(&self, events: i16) -> i16 {
+        let Some(bound) = self.bound.get() else { return libc::POLLERR };
+        let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
+        let mut revents = 0;
+        if bound.tx_poll || want_tx != 0 {
+            for ring in &bound.tx {
+                if want_tx == 0 && !ring.has_work() && !ring.carrier().stalled() {
+                    continue;
+                }
+                match ring.sync(CLIENT) {
+                    Synced::Busy => continue,
+                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
+                    Synced::Done => {}
+                }
+                if ring.kring().ready() {
+                    revents |= want_tx;
+                    want_tx = 0;
+                }
+            }
+        }
+        if want_rx != 0 {
+            for ring in &bound.rx {
+                match ring.sync(CLIENT) {
+                    Synced::Busy => continue,
+                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
+                    Synced::Done => {}
+                }
+                if ring.kring().ready() {
+                    revents |= want_rx;
+                }
+            }
+        }
+        revents
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.take() {
+            let id = bound.id;
+            // A mapping of a socket's rings counts as a reference to the socket: unmap first.
+            drop(bound);
+            host::release(id, self.end.take());
+        }
+    }
+}
+
+/// Prints a failure, unless it repeats the last one: programs try again and again.
+fn tell(failure: &Failure) {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if *last != failure.message {
+        log(Level::Error, format_args!("{failure}"));
+        last.clone_from(&failure.message);
+    }
+}
+
+impl Bound {
+    fn map(grant: Grant, request: &Register) -> Result<Bound, Failure> {
+        let failed = |what: &str| {
+            let object = format!("{what} of {}", grant.ifname);
+            move |e| Failure::system(&Error::new("mmap", object, e))
+        };
+        let memory =
+            Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?;
+        let size = grant.private_size as usize;
+        let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
+        let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
+            let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.ifname));
+            let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
+            let carrier: Box<dyn Carrier> = match g.ring.dir {
+                Dir::Tx => Box::new(NicTx::map(g.socket.clone(), g.plan).map_err(|e| bad(&e))?),
+                Dir::Rx => Box::new(NicRx::map(g.socket.clone(), g.plan).map_err(|e| bad(&e))?),
+            };
+            Ok(PortRing::new(kring, carrier))
+        };
+        Ok(Bound {
+            id: grant.id,
+            reply: grant.reply,
+            tx_poll: request.flags & NR_NO_TX_POLL == 0,
+            tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
+            rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
+            tx_edges: OnceLock::new(),
+            rx_edges: OnceLock::new(),
+            memory,
+            region: grant.region,
+            ifname: grant.ifname,
+            mode: grant.mode,
+        })
+    }
+
+    /// What the program was told.
+    pub fn reply(&self) -> &RegisterReply {
+        &self.reply
+    }
+
+    /// Name of the interface.
+    pub fn ifname(&self) -> &str {
+        &self.ifname
+    }
+
+    /// How the NIC is driven.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The region's memfd.
+    pub fn region(&self) -> &Fd {
+        &self.region
+    }
+
+    /// The region, mapped.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The bound rings of a direction, lowest first.
+    #[inline]
+    pub fn rings(&self, dir: Dir) -> &[PortRing] {
+        match dir {
+            Dir::Tx => &self.tx,
+            Dir::Rx => &self.rx,
+        }
+    }
+
+    /// What a sleeper that waits for `events` watches.
+    pub(super) fn edges(&self, events: i16) -> [Option<&EdgeSet>; 2] {
+        let set = |rings: &[PortRing]| {
+            let signals: Vec<_> = rings.iter().filter_map(|r| r.carrier().signal()).collect();
+            let set = EdgeSet::new().ok()?;
+            signals.iter().try_for_each(|&(fd, events)| set.add(fd, events)).ok()?;
+            Some(set)
+        };
+        [
+            (events & WANT_TX != 0).then(|| self.tx_edges.get_or_init(|| set(&self.tx)).as_ref()).flatten(),
+            (events & WANT_RX != 0).then(|| self.rx_edges.get_or_init(|| set(&self.rx)).as_ref()).flatten(),
+        ]
+    }
+
+    /// How long a sleeper may go without looking after the rings itself.
+    pub(super) fn patience(&self, events: i16) -> Duration {
+        let mut most = LOOK_AFTER;
+        for ring in self.tx.iter().chain(&self.rx) {
+            if ring.kring().state().pending.load(Relaxed) != 0 {
+                most = most.min(host::TEND_EVERY);
+            }
+            if ring.carrier().stalled() {
+                most = most.min(REKICK);
+            }
+        }
+        if self.edges(events).iter().all(Option::is_none) {
+            return most.min(REKICK);
+        }
+        if events & WANT_TX != 0 { most.min(LOOK_AFTER_TX) } else { most }
+    }
+
+    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
+    pub(super) fn look_after(&self) {
+        for ring in self.tx.iter().chain(&self.rx) {
+            if ring.kring().state().pending.load(Relaxed) != 0 {
+                host::tend();
+            } else {
+                ring.carrier().probe(ring.kring());
+            }
+        }
+    }
+
+    /// Descriptor numbers of the sockets behind the rings, each once: for statistics.
+    pub fn sockets(&self) -> Vec<std::os::fd::RawFd> {
+        let mut all: Vec<_> =
+            self.tx.iter().chain(&self.rx).filter_map(|r| Some(r.carrier().signal()?.0.as_raw_fd())).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}

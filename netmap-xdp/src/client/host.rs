@@ -1,0 +1,87 @@
+//! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
+
+use crate::ctl::{Failure, Register, Reply, Request};
+use crate::engine::{Engine, Grant, GrantId};
+use crate::sync::{AtomicU64, Ordering::*};
+use crate::sys::{Fd, hung_up, monotonic};
+use crate::xsk;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often an interface that is down is looked at.
+pub const TEND_EVERY: Duration = Duration::from_millis(50);
+
+struct Host {
+    engine: Option<Engine>,
+    /// Registrations that this process closed while another still has the descriptor (after `fork`).
+    orphans: Vec<(GrantId, Fd)>,
+}
+
+static HOST: Mutex<Host> = Mutex::new(Host { engine: None, orphans: Vec::new() });
+static TENDED: AtomicU64 = AtomicU64::new(0);
+
+impl Host {
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded()))
+    }
+
+    /// Releases what the last other holder of its descriptor has closed meanwhile.
+    fn sweep(&mut self) {
+        let gone: Vec<_> = self.orphans.extract_if(.., |(_, end)| hung_up(end)).collect();
+        for (id, _) in gone {
+            self.engine().release(id);
+        }
+    }
+}
+
+fn host() -> MutexGuard<'static, Host> {
+    HOST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Binds.
+pub(super) fn register(register: &Register) -> Result<Grant, Failure> {
+    let mut host = host();
+    host.sweep();
+    host.engine().register(register)
+}
+
+/// Whether a registration would be refused at once; binds nothing.
+pub(super) fn check(register: &Register) -> Result<(), Failure> {
+    let mut host = host();
+    host.sweep();
+    host.engine().check(register)
+}
+
+/// Carries out a request that binds nothing.
+pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
+    let mut host = host();
+    host.sweep();
+    host.engine().ask(request)
+}
+
+/// A binding has gone; `end` is the engine's end of its descriptor. The rings are unmapped.
+pub(super) fn release(id: GrantId, end: Option<Fd>) {
+    let mut host = host();
+    match end {
+        Some(end) if !hung_up(&end) => host.orphans.push((id, end)),
+        _ => host.engine().release(id),
+    }
+}
+
+/// Lets the engine look after interfaces that are down, now and then.
+#[cold]
+pub(super) fn tend() {
+    let now = monotonic().as_millis() as u64;
+    let last = TENDED.load(Relaxed);
+    let due = now.saturating_sub(last) >= TEND_EVERY.as_millis() as u64;
+    if due && TENDED.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+        host().engine().tend();
+    }
+}
+
+/// Free and usable buffers of region 1 while it exists: for tests that count them.
+pub fn settled() -> Option<(u32, u32)> {
+    let mut host = host();
+    host.sweep();
+    host.engine().buffers()
+}

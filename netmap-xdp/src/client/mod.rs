@@ -1,0 +1,175 @@
+//! netmap file descriptors of this process: what `/dev/netmap` would be if it existed.
+//!
+//! The shims of the cdylib call the functions here; they return `None` when a descriptor (or a range of them) is not
+//! netmap's, and the shim then calls libc. [`Binding`] is the same without a descriptor, for the Rust API.
+//!
+//! ```text
+//! table     fd number -> Binding; read without locks
+//! binding   one open of /dev/netmap: registration, sync, what poll answers
+//! wait      poll over netmap descriptors and others at once
+//! mappings  which address ranges keep a binding alive
+//! host      the engine inside this process
+//! ```
+//! The data path runs in the calling thread and takes no lock but that of the ring.
+
+mod binding;
+mod host;
+mod mappings;
+mod table;
+mod wait;
+
+pub use binding::{Binding, Bound};
+pub use host::settled;
+pub use mappings::touches as touches_mapping;
+pub use wait::wait;
+
+use crate::abi::{NIOCRXSYNC, NIOCTXSYNC};
+use crate::ring::Dir;
+use crate::sys::{self, Errno};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whether this process has any netmap descriptor or mapping, or a descriptor that serves one: one relaxed load, for shims
+/// that want out of the way.
+#[inline]
+pub fn in_use() -> bool {
+    sys::any_internal()
+}
+
+/// Whether `fd` is netmap's. Takes no lock.
+#[inline]
+pub fn is_netmap(fd: RawFd) -> bool {
+    table::get(fd).is_some()
+}
+
+/// Whether netmap-xdp itself needs `fd`: a program that closes descriptors blindly gets `EBADF` for it.
+#[inline]
+pub fn is_internal(fd: RawFd) -> bool {
+    sys::is_internal(fd)
+}
+
+/// The first such number in `from..=last`.
+pub fn next_internal(from: u32, last: u32) -> Option<RawFd> {
+    sys::next_internal(from, last)
+}
+
+/// Requests that the file layer of the kernel answers for every descriptor.
+const EVERY_FILE: [u64; 4] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO, libc::FIOASYNC];
+
+/// `open("/dev/netmap", flags)`: `O_CLOEXEC` and `O_NONBLOCK` count.
+pub fn open(flags: i32) -> Result<RawFd, Errno> {
+    let mut kind = 0;
+    if flags & libc::O_CLOEXEC != 0 {
+        kind |= libc::SOCK_CLOEXEC;
+    }
+    if flags & libc::O_NONBLOCK != 0 {
+        kind |= libc::SOCK_NONBLOCK;
+    }
+    let (ours, engines) = sys::socket_pair(kind)?;
+    let fd = ours.into_raw();
+    if !table::set(fd, Some(Arc::new(Binding::new(Some(engines))))) {
+        sys::close(fd);
+        return Err(Errno(libc::EMFILE));
+    }
+    Ok(fd)
+}
+
+/// `ioctl`. `arg` is the program's pointer, whose memory is copied with checks.
+#[inline]
+pub fn ioctl(fd: RawFd, request: u64, arg: usize) -> Option<Result<i32, Errno>> {
+    let entry = table::get(fd);
+    let binding = entry.as_ref()?;
+    Some(match request & 0xffff_ffff {
+        NIOCTXSYNC => binding.sync(Dir::Tx),
+        NIOCRXSYNC => binding.sync(Dir::Rx),
+        other if EVERY_FILE.contains(&other) => return None,
+        _ => binding.control(request, arg as u64),
+    })
+}
+
+/// What to map in place of a netmap descriptor, with the same length, flags and offset; then say so with [`mapped`].
+///
+/// `EINVAL`: not bound, out of range, or a private mapping, which would be a silent copy of the rings.
+pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Result<RawFd, Errno>> {
+    let entry = table::get(fd);
+    let binding = entry.as_ref()?;
+    let target = binding.bound().ok_or(Errno(libc::EINVAL)).and_then(|b| {
+        let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(len as u64));
+        let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
+        match end {
+            Some(end) if shared && end <= b.reply().memsize => Ok(b.region().as_raw_fd()),
+            _ => Err(Errno(libc::EINVAL)),
+        }
+    });
+    Some(target)
+}
+
+/// A mapping of netmap descriptor `fd` was made; the port stays bound until it is unmapped.
+pub fn mapped(fd: RawFd, addr: usize, len: usize) {
+    if let Some(binding) = table::get(fd).as_ref() {
+        mappings::add(addr, len, binding.clone());
+    }
+}
+
+/// A range that [touches a mapping](touches_mapping) was unmapped.
+pub fn unmapped(addr: usize, len: usize) {
+    mappings::remove(addr, len);
+}
+
+/// `poll` and `ppoll` over netmap descriptors and others; `None` if there is no netmap descriptor among them.
+pub fn poll(
+    fds: &mut [libc::pollfd],
+    timeout: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Option<Result<i32, Errno>> {
+    if !fds.iter().any(|p| is_netmap(p.fd)) {
+        return None;
+    }
+    Some(wait(fds, |_, fd| table::get(fd).as_ref().cloned(), timeout, sigmask))
+}
+
+/// `close`. A child of `vfork` only closes: the table is its parent's.
+pub fn close(fd: RawFd) -> Option<Result<(), Errno>> {
+    if !sys::own_memory() {
+        return None;
+    }
+    let binding = table::take(fd)?;
+    sys::close(fd);
+    drop(binding);
+    Some(Ok(()))
+}
+
+/// Closes the netmap descriptors in `first..=last`; the others are the caller's.
+pub fn close_range(first: u32, last: u32) {
+    for fd in table::numbers(first, last) {
+        close(fd);
+    }
+}
+
+/// `dup`, `F_DUPFD`, `F_DUPFD_CLOEXEC`: the new number is `least` or more.
+pub fn dup(fd: RawFd, least: RawFd, cloexec: bool) -> Option<Result<RawFd, Errno>> {
+    let entry = table::get(fd);
+    let binding = entry.as_ref().filter(|_| sys::own_memory())?;
+    Some(sys::dup_from(fd, least, cloexec).and_then(|new| {
+        if table::set(new, Some(binding.clone())) {
+            return Ok(new);
+        }
+        sys::close(new);
+        Err(Errno(libc::EMFILE))
+    }))
+}
+
+/// `dup2` and `dup3` onto another number, where either end is netmap's.
+pub fn dup_onto(old: RawFd, new: RawFd, cloexec: bool) -> Option<Result<RawFd, Errno>> {
+    let from = table::get(old).as_ref().cloned();
+    if (from.is_none() && !is_netmap(new)) || !sys::own_memory() {
+        return None;
+    }
+    Some(sys::dup_onto(old, new, cloexec).and_then(|()| {
+        let before = table::take(new);
+        let fits = table::set(new, from);
+        drop(before);
+        if fits { Ok(new) } else { Err(Errno(libc::EBADF)) }
+    }))
+}

@@ -1,0 +1,122 @@
+//! Waiting on netmap descriptors and others at once: the implicit syncs of `poll`, then sleep on what carries readiness.
+//!
+//! A descriptor of netmap is ready when a sync says so. Until then the thread sleeps on the edges of the sockets behind the
+//! rings ([`EdgeSet`]), and on the program's other descriptors themselves. When nothing of the program's own has to be
+//! asked, a ready ring costs no system call.
+
+use super::binding::Binding;
+use crate::sys::{Errno, monotonic, ppoll};
+use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// `ppoll` where `binding(index, fd)` says which descriptors are netmap's.
+///
+/// As the kernel does: entries below 0 are skipped; the answer counts entries with events; `EINTR` when a signal came.
+pub fn wait<B: Deref<Target = Binding>>(
+    fds: &mut [libc::pollfd],
+    binding: impl Fn(usize, RawFd) -> Option<B>,
+    timeout: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Result<i32, Errno> {
+    let mut deadline = None;
+    let mut ask_others = timeout == Some(Duration::ZERO);
+    loop {
+        let (mut ready, mut others) = (0, false);
+        for (i, p) in fds.iter_mut().enumerate() {
+            p.revents = 0;
+            if p.fd < 0 {
+                continue;
+            }
+            match binding(i, p.fd) {
+                Some(b) => p.revents = b.poll_now(p.events),
+                None => others = true,
+            }
+            ready += i32::from(p.revents != 0);
+        }
+        if ready > 0 || ask_others {
+            if others {
+                ready += poll_others(fds, &binding)?;
+            }
+            if ready > 0 || timeout == Some(Duration::ZERO) {
+                return Ok(ready);
+            }
+        }
+        let left = match timeout {
+            None => None,
+            Some(t) => {
+                let now = monotonic();
+                let end = *deadline.get_or_insert(now + t);
+                if now >= end {
+                    return if others { poll_others(fds, &binding) } else { Ok(0) };
+                }
+                Some(end - now)
+            }
+        };
+        ask_others = sleep(fds, &binding, left, sigmask)?;
+    }
+}
+
+/// Events of the descriptors that are not netmap's, now.
+fn poll_others<B: Deref<Target = Binding>>(
+    fds: &mut [libc::pollfd],
+    binding: &impl Fn(usize, RawFd) -> Option<B>,
+) -> Result<i32, Errno> {
+    let mut copy: Vec<libc::pollfd> = fds.to_vec();
+    for (i, p) in copy.iter_mut().enumerate() {
+        if p.fd >= 0 && binding(i, p.fd).is_some() {
+            p.fd = -1;
+        }
+    }
+    let n = ppoll(&mut copy, Some(Duration::ZERO), None)?;
+    for (p, c) in fds.iter_mut().zip(&copy).filter(|(_, c)| c.fd >= 0) {
+        p.revents = c.revents;
+    }
+    Ok(n as i32)
+}
+
+/// Sleeps until something may have changed; returns whether a descriptor that is not netmap's has events.
+fn sleep<B: Deref<Target = Binding>>(
+    fds: &[libc::pollfd],
+    binding: &impl Fn(usize, RawFd) -> Option<B>,
+    left: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Result<bool, Errno> {
+    // Two entries per netmap descriptor: the edges of its transmit and of its receive rings.
+    let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 2);
+    let mut ours = Vec::with_capacity(fds.len());
+    let mut patience = Duration::MAX;
+    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
+        match binding(i, p.fd) {
+            Some(b) => ours.push((b, p.events)),
+            None => watched.push(libc::pollfd { revents: 0, ..*p }),
+        }
+    }
+    let foreign = watched.len();
+    let mut sets = Vec::with_capacity(2);
+    for (b, events) in &ours {
+        if let Some(bound) = b.bound() {
+            patience = patience.min(bound.patience(*events));
+            sets.extend(bound.edges(*events).into_iter().flatten());
+        }
+    }
+    let most = left.map_or(patience, |l| l.min(patience));
+    let woken = match sets.as_slice() {
+        [one] if foreign == 0 => one.wait(most, sigmask)? != 0,
+        _ => {
+            watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
+            let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
+            for (p, set) in watched[foreign..].iter().zip(&sets) {
+                if p.revents != 0 {
+                    // Taken now: the syncs that follow see whatever these edges announced.
+                    set.wait(Duration::ZERO, None)?;
+                }
+            }
+            woken
+        }
+    };
+    if !woken {
+        ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
+    }
+    Ok(watched[..foreign].iter().any(|p| p.revents != 0))
+}

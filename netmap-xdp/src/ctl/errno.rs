@@ -1,0 +1,388 @@
+//! Everything that a control request can be refused for, with the errno that the original gives.
+//!
+//! The one place where an errno of the control path is chosen: [`Condition`] is the table, the constructors of
+//! [`Failure`] add the words. What a user reads says what failed, why, and what mends it.
+
+use crate::sys::Errno;
+use std::fmt;
+
+/// A refused request: what the program gets, and what a person reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the `ioctl` fails with.
+    pub errno: Errno,
+    /// What failed, why, and what mends it. One line, no full stop.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for Errno {
+    fn from(failure: Failure) -> Errno {
+        failure.errno
+    }
+}
+
+macro_rules! conditions {
+    ($( $name:ident $errno:ident $why:literal $source:literal; )*) => {
+        /// Why a request is refused. The names are those of the table in the documentation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Condition { $(
+            #[doc = concat!("`", stringify!($errno), "`: ", $why, ". Original: `", $source, "`.")]
+            $name,
+        )* }
+
+        impl Condition {
+            /// Every row of the table, in its order.
+            pub const ALL: &[Condition] = &[$( Condition::$name, )*];
+
+            /// Name of the row.
+            pub const fn name(self) -> &'static str {
+                match self { $( Condition::$name => stringify!($name), )* }
+            }
+
+            /// Name of the errno.
+            pub const fn errno_name(self) -> &'static str {
+                match self { $( Condition::$name => stringify!($errno), )* }
+            }
+
+            /// The errno.
+            pub const fn errno(self) -> Errno {
+                match self { $( Condition::$name => Errno(libc::$errno), )* }
+            }
+
+            /// What is wrong, in a few words.
+            pub const fn why(self) -> &'static str {
+                match self { $( Condition::$name => $why, )* }
+            }
+
+            /// Where the original decides the same; `-` if it has no such case.
+            pub const fn source(self) -> &'static str {
+                match self { $( Condition::$name => $source, )* }
+            }
+        }
+    };
+}
+
+conditions! {
+    // The shape of a request.
+    NullArgument          EINVAL     "the ioctl has no argument" "linux_netmap_ioctl";
+    BadAddress            EFAULT     "an address in the request is not readable or writable" "copyin, copyout";
+    BadVersion            EINVAL     "the API version is not one that is served" "netmap_ioctl";
+    ReservedNotZero       EINVAL     "a reserved field is not zero" "nmreq_copyin";
+    BodyMissing           EINVAL     "the request needs a body and has none" "nmreq_copyin";
+    BodyUnexpected        EINVAL     "the request has a body and takes none" "nmreq_copyin";
+    UnknownRequest        EINVAL     "the type of the request is not known" "netmap_ioctl";
+    UnknownIoctl          EOPNOTSUPP "the ioctl is not one of netmap's" "netmap_ioctl_legacy";
+    OptionInvalid         EINVAL     "an option has type 0" "nmreq_copyin";
+    OptionDuplicate       EINVAL     "an option is given twice" "nmreq_copyin";
+    OptionsTooLong        EMSGSIZE   "the options are too long, or their list is a loop" "nmreq_copyin";
+    UnsupportedOption     EOPNOTSUPP "an option is not supported for this request or port" "nmreq_checkoptions";
+    LegacyPassthrough     ENOMEM     "the legacy passthrough commands are not supported" "nmreq_from_legacy";
+    HdrLength             EINVAL     "a virtio-net header has 0, 10 or 12 bytes" "netmap_ioctl";
+    CsbMissing            EINVAL     "the request needs the CSB option" "netmap_ioctl";
+    KloopSleep            EINVAL     "the sync loop sleeps for a second at most" "netmap_sync_kloop";
+    KloopModeBits         EINVAL     "the mode of the sync loop has unknown bits" "netmap_sync_kloop";
+    BadName               EINVAL     "the name of the port cannot be understood" "nmreq_header_decode";
+
+    // Binding.
+    AlreadyBound          EBUSY      "the descriptor is bound already" "netmap_ioctl";
+    NotBound              ENXIO      "the descriptor is not bound to a port" "netmap_ioctl";
+    UnknownMemId          EINVAL     "no region has this memory id" "netmap_mem_find";
+    DeprecatedPipeMode    EINVAL     "pipes are named by { and }, not by a mode" "netmap_get_na";
+    BadPipeName           EINVAL     "the pipe has no name, no parent, or a mode without NIC rings" "netmap_get_pipe_na";
+    NoSuchInterface       ENXIO      "there is no such interface" "netmap_get_na";
+    NotSupportedYet       EOPNOTSUPP "this release does not serve this kind of port" "-";
+    NoHostRings           EINVAL     "the port has no host rings" "netmap_interp_ringid";
+    RingOutOfRange        EINVAL     "the port has no ring of this number" "netmap_interp_ringid";
+    InvalidMode           EINVAL     "the mode is not one of netmap's" "netmap_interp_ringid";
+    RingsBusy             EBUSY      "a ring is bound exclusively, or exclusively asked for and bound" "netmap_krings_get";
+    InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
+    MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
+    OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
+    TooManySlots          ENOMEM     "the rings are larger than the region provides for" "netmap_mem_rings_create";
+    TooManyRings          ENOMEM     "there are more rings than the region provides for" "netmap_mem_if_new";
+    VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
+    NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
+
+    // AF_XDP.
+    ForeignXdp            EBUSY      "another XDP program is attached to the interface" "-";
+    QueueTaken            EBUSY      "another AF_XDP socket is bound to the queue" "-";
+    MissingCapability     EPERM      "the process may not do this" "-";
+    NoXdp                 EOPNOTSUPP "the kernel or the driver cannot run what AF_XDP needs" "netmap_get_hw_na";
+    System                EIO        "a system call failed" "-";
+}
+
+impl Condition {
+    /// The failure with words of its own.
+    pub fn says(self, message: impl Into<String>) -> Failure {
+        Failure { errno: self.errno(), message: message.into() }
+    }
+
+    /// The failure with the words of the table.
+    pub fn plain(self) -> Failure {
+        self.says(self.why())
+    }
+}
+
+impl Failure {
+    /// No interface is called `name` in the caller's network namespace.
+    pub fn no_such_interface(name: impl fmt::Display) -> Failure {
+        Condition::NoSuchInterface
+            .says(format!("{name}: there is no such interface in this network namespace; see `ip link`"))
+    }
+
+    /// `ring` of the port does not exist; it has `have` rings of the `kind` ("NIC", "host") asked for.
+    pub fn ring_out_of_range(ring: u16, kind: &str, have: u16) -> Failure {
+        let last = have.saturating_sub(1);
+        Condition::RingOutOfRange.says(format!("{kind} ring {ring} does not exist; there are {have}, 0 to {last}"))
+    }
+
+    /// The mode is none of `NR_REG_*`.
+    pub fn invalid_mode(mode: u32) -> Failure {
+        Condition::InvalidMode.says(format!("mode {mode} is not one of NR_REG_*"))
+    }
+
+    /// The port has no host rings.
+    pub fn no_host_rings() -> Failure {
+        Condition::NoHostRings.says("this port has no host rings; leave out `^` or `*` (NR_REG_SW, NR_REG_NIC_SW)")
+    }
+
+    /// A ring is taken: bound exclusively by another, or bound by another and exclusively asked for.
+    pub fn rings_busy(name: impl fmt::Display, ring: u16, exclusive: bool) -> Failure {
+        let why = if exclusive {
+            "is bound by another descriptor, and exclusive use was asked for"
+        } else {
+            "is bound exclusively by another descriptor"
+        };
+        Condition::RingsBusy.says(format!("{name}: ring {ring} {why}; close that one, or bind another ring"))
+    }
+
+    /// The fd is bound to `name` already.
+    pub fn already_bound(name: impl fmt::Display) -> Failure {
+        Condition::AlreadyBound.says(format!("this descriptor is bound to {name} already; open /dev/netmap once more"))
+    }
+
+    /// A sync, `mmap` or the like on an fd that is not bound.
+    pub fn not_bound() -> Failure {
+        Condition::NotBound.says("this descriptor is not bound to a port; NETMAP_REQ_REGISTER comes first")
+    }
+
+    /// The region cannot hold what was asked for. `setting` is what to raise, e.g. `NETMAP_XDP_BUFFERS`; `set` is its
+    /// present value, to which what is lacking is added.
+    pub fn out_of_buffers(need: u64, have: u64, setting: &str, set: u64) -> Failure {
+        let lack = need.saturating_sub(have);
+        let enough = set.saturating_add(lack);
+        Condition::OutOfBuffers.says(format!(
+            "{need} buffers are needed and {have} are free: {lack} too few; set {setting}={enough} or more, or ask for \
+             fewer rings, slots or extra buffers"
+        ))
+    }
+
+    /// No region has this id.
+    pub fn unknown_mem_id(id: u16) -> Failure {
+        Condition::UnknownMemId.says(format!("no region has memory id {id}; leave it out to use that of the port"))
+    }
+
+    /// A packet of the interface does not fit into a buffer.
+    pub fn mtu_too_large(name: impl fmt::Display, mtu: u32, buffer: u32) -> Failure {
+        Condition::MtuTooLarge.says(format!(
+            "{name}: its MTU {mtu} does not fit a buffer of {buffer} bytes; lower it: ip link set {name} mtu {}",
+            buffer.saturating_sub(32).min(1500)
+        ))
+    }
+
+    /// An XDP program that is not ours is attached to the interface. An empty name is a program without one.
+    pub fn foreign_xdp(interface: impl fmt::Display, program: &str, id: u32) -> Failure {
+        let program = if program.is_empty() { "(no name)" } else { program };
+        Condition::ForeignXdp.says(format!(
+            "{interface}: XDP program {program}, id {id}, is attached and is left alone; detach it: ip link set \
+             {interface} xdp off (see `bpftool net`)"
+        ))
+    }
+
+    /// An AF_XDP socket of another program has the queue.
+    pub fn queue_taken(interface: impl fmt::Display, queue: u32) -> Failure {
+        Condition::QueueTaken.says(format!(
+            "{interface}: queue {queue} is taken by another AF_XDP socket; end that program, or bind another ring (see \
+             `ss --xdp`)"
+        ))
+    }
+
+    /// Something else, e.g. a switch, owns the interface.
+    pub fn interface_busy(name: impl fmt::Display, owner: impl fmt::Display) -> Failure {
+        Condition::InterfaceBusy.says(format!("{name}: it belongs to {owner}; detach it there"))
+    }
+
+    /// The kernel refused `what` for lack of a capability.
+    pub fn missing_capability(what: impl fmt::Display, capabilities: &str) -> Failure {
+        Condition::MissingCapability.says(format!("{what}: not permitted; run as root or with {capabilities}"))
+    }
+
+    /// The kernel or the driver lacks what AF_XDP needs.
+    pub fn no_xdp(name: impl fmt::Display, why: impl fmt::Display) -> Failure {
+        Condition::NoXdp.says(format!("{name}: {why}"))
+    }
+
+    /// A kind of port that a later release brings, e.g. "a pipe", "a VALE switch".
+    pub fn not_supported_yet(name: impl fmt::Display, kind: &str) -> Failure {
+        Condition::NotSupportedYet
+            .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
+    }
+
+    /// More slots in a ring than can be.
+    pub fn too_many_slots(asked: u32, most: u32) -> Failure {
+        Condition::TooManySlots.says(format!("a ring of {asked} slots was asked for; {most} is the most"))
+    }
+
+    /// More rings than can be.
+    pub fn too_many_rings(asked: u32, most: u32) -> Failure {
+        Condition::TooManyRings.says(format!("{asked} rings were asked for; {most} is the most"))
+    }
+
+    /// An option that nothing processed for this request.
+    pub fn unsupported_option(option: u32) -> Failure {
+        let name = super::option_name(option);
+        Condition::UnsupportedOption
+            .says(format!("option {name} ({option}) is not supported for this request and port"))
+    }
+
+    /// `NETMAP_REQ_PORT_HDR_SET` for a port that is no VALE port.
+    pub fn no_vnet_header(name: impl fmt::Display) -> Failure {
+        Condition::NoVnetHeader.says(format!("{name}: only a VALE port can have a virtio-net header"))
+    }
+
+    /// The port needs virtio-net headers and the program did not say that it knows them.
+    pub fn vnet_header(name: impl fmt::Display, bytes: u32) -> Failure {
+        Condition::VnetHeader.says(format!(
+            "{name}: packets start with a virtio-net header of {bytes} bytes; the program must set NR_ACCEPT_VNET_HDR"
+        ))
+    }
+
+    /// A system call failed in a way that is nobody's mistake; its own errno goes to the program.
+    pub fn system(error: &crate::sys::Error) -> Failure {
+        Failure { errno: error.errno, message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What programs of the original see, row by row; written down apart from the table so that neither changes alone.
+    const EXPECTED: &[(Condition, i32)] = &[
+        (Condition::NullArgument, libc::EINVAL),
+        (Condition::BadAddress, libc::EFAULT),
+        (Condition::BadVersion, libc::EINVAL),
+        (Condition::ReservedNotZero, libc::EINVAL),
+        (Condition::BodyMissing, libc::EINVAL),
+        (Condition::BodyUnexpected, libc::EINVAL),
+        (Condition::UnknownRequest, libc::EINVAL),
+        (Condition::UnknownIoctl, libc::EOPNOTSUPP),
+        (Condition::OptionInvalid, libc::EINVAL),
+        (Condition::OptionDuplicate, libc::EINVAL),
+        (Condition::OptionsTooLong, libc::EMSGSIZE),
+        (Condition::UnsupportedOption, libc::EOPNOTSUPP),
+        (Condition::LegacyPassthrough, libc::ENOMEM),
+        (Condition::HdrLength, libc::EINVAL),
+        (Condition::CsbMissing, libc::EINVAL),
+        (Condition::KloopSleep, libc::EINVAL),
+        (Condition::KloopModeBits, libc::EINVAL),
+        (Condition::BadName, libc::EINVAL),
+        (Condition::AlreadyBound, libc::EBUSY),
+        (Condition::NotBound, libc::ENXIO),
+        (Condition::UnknownMemId, libc::EINVAL),
+        (Condition::DeprecatedPipeMode, libc::EINVAL),
+        (Condition::BadPipeName, libc::EINVAL),
+        (Condition::NoSuchInterface, libc::ENXIO),
+        (Condition::NotSupportedYet, libc::EOPNOTSUPP),
+        (Condition::NoHostRings, libc::EINVAL),
+        (Condition::RingOutOfRange, libc::EINVAL),
+        (Condition::InvalidMode, libc::EINVAL),
+        (Condition::RingsBusy, libc::EBUSY),
+        (Condition::InterfaceBusy, libc::EBUSY),
+        (Condition::MtuTooLarge, libc::EINVAL),
+        (Condition::OutOfBuffers, libc::ENOMEM),
+        (Condition::TooManySlots, libc::ENOMEM),
+        (Condition::TooManyRings, libc::ENOMEM),
+        (Condition::VnetHeader, libc::EIO),
+        (Condition::NoVnetHeader, libc::ENXIO),
+        (Condition::ForeignXdp, libc::EBUSY),
+        (Condition::QueueTaken, libc::EBUSY),
+        (Condition::MissingCapability, libc::EPERM),
+        (Condition::NoXdp, libc::EOPNOTSUPP),
+        (Condition::System, libc::EIO),
+    ];
+
+    #[test]
+    fn every_row_has_the_errno_that_programs_expect() {
+        assert_eq!(EXPECTED.len(), Condition::ALL.len());
+        for (&(expected, errno), &row) in EXPECTED.iter().zip(Condition::ALL) {
+            assert_eq!(row, expected, "order of the table");
+            assert_eq!(row.errno(), Errno(errno), "{}", row.name());
+            assert_eq!(row.plain(), Failure { errno: Errno(errno), message: row.why().into() });
+            assert_eq!(format!("{row:?}"), row.name());
+            assert!(!row.source().is_empty() && row.errno_name().starts_with('E'));
+        }
+    }
+
+    #[test]
+    fn each_constructor_gives_its_row_and_says_what_mends_it() {
+        use Condition as C;
+        let error = crate::sys::Error::new("bind", "veth0 queue 1", Errno(libc::ENODEV));
+        let table: &[(Failure, Condition, &[&str])] = &[
+            (Failure::no_such_interface("eth9"), C::NoSuchInterface, &["eth9", "ip link"]),
+            (Failure::ring_out_of_range(7, "NIC", 4), C::RingOutOfRange, &["ring 7", "4", "0 to 3"]),
+            (Failure::ring_out_of_range(7, "NIC", 0), C::RingOutOfRange, &["there are 0"]),
+            (Failure::invalid_mode(99), C::InvalidMode, &["99", "NR_REG"]),
+            (Failure::no_host_rings(), C::NoHostRings, &["host rings", "^"]),
+            (Failure::rings_busy("eth0", 2, true), C::RingsBusy, &["eth0", "ring 2", "exclusive use"]),
+            (Failure::rings_busy("eth0", 2, false), C::RingsBusy, &["bound exclusively"]),
+            (Failure::already_bound("eth0"), C::AlreadyBound, &["eth0", "open /dev/netmap"]),
+            (Failure::not_bound(), C::NotBound, &["REGISTER"]),
+            (
+                Failure::out_of_buffers(5000, 4100, "NETMAP_XDP_BUFFERS", 8192),
+                C::OutOfBuffers,
+                &["5000", "4100", "900 too few", "NETMAP_XDP_BUFFERS=9092"],
+            ),
+            (Failure::unknown_mem_id(7), C::UnknownMemId, &["memory id 7"]),
+            (
+                Failure::mtu_too_large("eth0", 9000, 2048),
+                C::MtuTooLarge,
+                &["eth0", "9000", "2048", "ip link set eth0 mtu 1500"],
+            ),
+            (Failure::foreign_xdp("eth0", "drop_all", 42), C::ForeignXdp, &["eth0", "drop_all", "42", "xdp off"]),
+            (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
+            (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
+            (Failure::interface_busy("eth0", "vale0:"), C::InterfaceBusy, &["eth0", "vale0:"]),
+            (
+                Failure::missing_capability("attaching to eth0", "CAP_NET_ADMIN"),
+                C::MissingCapability,
+                &["eth0", "CAP_NET_ADMIN"],
+            ),
+            (Failure::no_xdp("eth0", "the driver has no XDP"), C::NoXdp, &["eth0", "driver"]),
+            (Failure::not_supported_yet("eth0{1", "a pipe"), C::NotSupportedYet, &["eth0{1", "a pipe", "release"]),
+            (Failure::too_many_slots(99999, 16384), C::TooManySlots, &["99999", "16384"]),
+            (Failure::too_many_rings(999, 64), C::TooManyRings, &["999", "64"]),
+            (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
+            (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
+            (Failure::no_vnet_header("eth0"), C::NoVnetHeader, &["eth0", "VALE"]),
+            (Failure::vnet_header("vale0:1", 12), C::VnetHeader, &["12 bytes", "NR_ACCEPT_VNET_HDR"]),
+        ];
+        for (failure, condition, words) in table {
+            assert_eq!(failure.errno, condition.errno(), "{failure}");
+            for word in *words {
+                assert!(failure.message.contains(word), "{word:?} is not in {failure:?}");
+            }
+        }
+        let system = Failure::system(&error);
+        assert_eq!(system.errno, Errno(libc::ENODEV), "a system call's own errno is kept");
+        assert!(system.message.contains("bind") && system.message.contains("veth0 queue 1"));
+    }
+}

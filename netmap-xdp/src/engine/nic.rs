@@ -1,0 +1,468 @@
+//! NIC ports: the XDP program on a netdev, one AF_XDP socket per queue in use, and the rings over them.
+//!
+//! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
+//! queues that somebody bound; the packets of all others go to the host stack.
+
+use super::grant::RingGrant;
+use super::region::Region;
+use crate::ctl::{Condition, Failure, RingCounts, Selection};
+use crate::port::nic::{NicPlan, NicRx};
+use crate::ring::{Dir, Kring, KringPlace, RingPlace};
+use crate::shm::Memory;
+use crate::sync::Ordering::*;
+use crate::sys::netdev::NetDev;
+use crate::sys::{Error, Fd, Level, Mode, log, sealed_memfd, settings};
+use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Host ring pairs that every NIC has, as in netmap; they cannot be bound yet.
+const HOST_RINGS: u16 = 1;
+
+/// One ring of a port, whether or not anybody bound it.
+struct Ring {
+    users: u32,
+    exclusive: bool,
+    place: Option<RingPlace>,
+    kring: KringPlace,
+}
+
+/// One queue in use.
+struct Queue {
+    socket: Socket,
+    shared: Arc<Fd>,
+    receiving: bool,
+}
+
+/// A NIC port.
+pub struct NicPort {
+    dev: NetDev,
+    program: Box<dyn Program>,
+    mode: Mode,
+    geometry: Geometry,
+    multi_buffer: bool,
+    slots: [u32; 2],
+    private: Fd,
+    private_size: u64,
+    private_memory: Arc<Memory>,
+    rings: [Vec<Ring>; 2],
+    queues: BTreeMap<u32, Queue>,
+}
+
+fn internal(why: String) -> Failure {
+    Condition::System.says(why)
+}
+
+fn size_of_rings(slots: u32) -> u32 {
+    slots.next_power_of_two()
+}
+
+fn refused(dev: &NetDev, e: AttachError) -> Failure {
+    match e {
+        AttachError::Busy { ref name, id, .. } => Failure::foreign_xdp(&dev.name, name, id),
+        AttachError::NotSupported { .. } | AttachError::KernelTooOld { .. } => Failure::no_xdp(&dev.name, e),
+        _ => Failure { errno: e.errno(), message: e.to_string() },
+    }
+}
+
+fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
+    match e {
+        BindError::Busy(_) => Failure::queue_taken(&dev.name, queue),
+        BindError::NotSupported(_) | BindError::Down => Failure::no_xdp(&dev.name, e),
+        BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
+            Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
+        }
+        BindError::Other(ref why) if matches!(why.errno.0, libc::ENOBUFS | libc::ENOMEM) => Failure {
+            errno: why.errno,
+            message: format!(
+                "{}: {why}: the buffers cannot be locked in memory; raise `ulimit -l` or give CAP_IPC_LOCK",
+                dev.name
+            ),
+        },
+        BindError::Other(why) => Failure::system(&why),
+    }
+}
+
+impl NicPort {
+    /// Ring counts that a bind of this interface would see.
+    pub fn counts(dev: &NetDev) -> RingCounts {
+        let count = |n: u32| u16::try_from(n).unwrap_or(u16::MAX).max(1);
+        RingCounts { tx: count(dev.tx_queues), rx: count(dev.rx_queues), host_tx: HOST_RINGS, host_rx: HOST_RINGS }
+    }
+
+    /// Puts the program on the interface and makes its private memory; no queue is taken yet.
+    pub fn open(dev: NetDev, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
+        let counts = NicPort::counts(&dev);
+        let mut rings = [Vec::new(), Vec::new()];
+        let mut at = 0;
+        for (dir, n) in [(Dir::Tx, counts.tx), (Dir::Rx, counts.rx)] {
+            for _ in 0..n {
+                let kring = KringPlace { offset: at };
+                rings[dir as usize].push(Ring { users: 0, exclusive: false, place: None, kring });
+                at += KringPlace::size(slots[dir as usize]);
+            }
+        }
+        let failed = |call, e| Failure::system(&Error::new(call, format!("{at} bytes of ring state"), e));
+        let private = sealed_memfd(c"netmap-krings", at as usize).map_err(|e| failed("memfd_create", e))?;
+        let private_memory = Memory::map(&private, at as usize, 0, false).map_err(|e| failed("mmap", e))?;
+
+        let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
+            libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
+            _ => Failure::system(&e),
+        })?;
+        let (mode, native_refused) = NicPort::attach(&mut *program, &dev)?;
+        if let Some(why) = native_refused {
+            log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
+        }
+        let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        Ok(NicPort {
+            dev,
+            program,
+            mode,
+            geometry,
+            multi_buffer: false,
+            slots,
+            private,
+            private_size: at,
+            private_memory,
+            rings,
+            queues: BTreeMap::new(),
+        })
+    }
+
+    /// Attaches at the highest step that is allowed and works. Whether the driver can also do without copying shows at the
+    /// first bind of a socket.
+    fn attach(program: &mut dyn Program, dev: &NetDev) -> Result<(Mode, Option<AttachError>), Failure> {
+        let forced = settings().mode;
+        let mut why = None;
+        if forced != Some(Mode::Generic) {
+            match program.attach(dev.ifindex, &dev.name, AttachMode::Native) {
+                Ok(()) => return Ok((forced.unwrap_or(Mode::ZeroCopy), None)),
+                Err(e @ AttachError::NotSupported { .. }) if forced.is_none() => why = Some(e),
+                Err(e) => return Err(refused(dev, e)),
+            }
+        }
+        program.attach(dev.ifindex, &dev.name, AttachMode::Generic).map_err(|e| refused(dev, e))?;
+        Ok((Mode::Generic, why))
+    }
+
+    /// The interface.
+    pub fn dev(&self) -> &NetDev {
+        &self.dev
+    }
+
+    /// How it is driven.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Slots of transmit and receive rings.
+    pub fn slots(&self) -> [u32; 2] {
+        self.slots
+    }
+
+    /// The private memory, for a client.
+    pub fn share_private(&self) -> Result<(Fd, u64), Failure> {
+        let fd = self.private.try_clone();
+        let fd = fd.map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "ring state", e)))?;
+        Ok((fd, self.private_size))
+    }
+
+    /// Whether nobody uses any ring.
+    pub fn idle(&self) -> bool {
+        self.rings.iter().flatten().all(|r| r.users == 0)
+    }
+
+    /// A bound socket of this port whose UMEM has `geometry`.
+    pub fn sibling(&self, geometry: Geometry) -> Option<RawFd> {
+        let bound = self.queues.values().find(|q| q.socket.bound())?;
+        (self.geometry == geometry).then(|| bound.socket.as_raw_fd())
+    }
+
+    fn ranges(selection: &Selection) -> [(Dir, Range<u16>); 2] {
+        [(Dir::Tx, selection.tx.clone()), (Dir::Rx, selection.rx.clone())]
+    }
+
+    fn ring(&mut self, dir: Dir, i: u16) -> &mut Ring {
+        &mut self.rings[dir as usize][usize::from(i)]
+    }
+
+    /// The live rings, for who counts buffers.
+    pub fn krings(&self, region: &Region) -> Vec<Kring> {
+        let places = self.rings.iter().flatten().filter_map(|r| Some((r.place?, r.kring)));
+        places.filter_map(|(p, k)| Kring::attach(region.memory(), p, &self.private_memory, k).ok()).collect()
+    }
+
+    /// Counts a user of every selected ring: `netmap_krings_get`.
+    pub fn take(&mut self, selection: &Selection, exclusive: bool) -> Result<(), Failure> {
+        for (dir, range) in NicPort::ranges(selection) {
+            for i in range {
+                let name = self.dev.name.clone();
+                let ring = self.ring(dir, i);
+                if ring.exclusive || (exclusive && ring.users > 0) {
+                    return Err(Failure::rings_busy(name, i, ring.exclusive));
+                }
+            }
+        }
+        for (dir, range) in NicPort::ranges(selection) {
+            for i in range {
+                let ring = self.ring(dir, i);
+                ring.users += 1;
+                ring.exclusive |= exclusive;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the selected rings work: rings and buffers, sockets, buffers for the kernel, steering.
+    pub fn start(
+        &mut self,
+        selection: &Selection,
+        region: &mut Region,
+        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+    ) -> Result<(), Failure> {
+        for (dir, range) in NicPort::ranges(selection) {
+            for i in range {
+                if self.ring(dir, i).place.is_none() {
+                    let (slots, kring) = (self.slots[dir as usize], self.ring(dir, i).kring);
+                    let place = region.new_ring(dir, i, slots, &self.private_memory, kring)?;
+                    self.ring(dir, i).place = Some(place);
+                }
+            }
+        }
+        for i in selection.tx.start.min(selection.rx.start)..selection.tx.end.max(selection.rx.end) {
+            if selection.tx.contains(&i) || selection.rx.contains(&i) {
+                self.open_queue(u32::from(i), region, sibling)?;
+            }
+        }
+        for i in selection.rx.clone() {
+            self.receive(i, region)?;
+        }
+        self.set_pending(region);
+        Ok(())
+    }
+
+    /// Makes the socket of a queue that has none; the first one finds out whether the driver does without copying.
+    fn open_queue(
+        &mut self,
+        queue: u32,
+        region: &Region,
+        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+    ) -> Result<(), Failure> {
+        if self.queues.contains_key(&queue) {
+            return Ok(());
+        }
+        if self.queues.is_empty() {
+            let _ = self.dev.refresh();
+        }
+        loop {
+            if self.mode == Mode::ZeroCopy {
+                self.geometry = Geometry::Aligned;
+            }
+            let plan = SocketPlan {
+                ifindex: self.dev.ifindex,
+                queue,
+                rx_size: size_of_rings(self.slots[Dir::Rx as usize]),
+                tx_size: size_of_rings(self.slots[Dir::Tx as usize]),
+                mode: self.mode,
+            };
+            // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
+            let own = self.sibling(self.geometry);
+            let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
+            // The UMEM of another NIC has the mode of its first bind, which may not be ours.
+            let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
+            match Socket::open(&region.umem(self.geometry), plan, brother) {
+                Ok(socket) => {
+                    let socket = if !socket.bound() && brother.is_some() {
+                        Socket::open(&region.umem(self.geometry), plan, None)
+                            .map_err(|e| unbound(&self.dev, queue, e))?
+                    } else {
+                        socket
+                    };
+                    return self.adopt(queue, socket, brother.is_some());
+                }
+                Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && settings().mode.is_none() => {
+                    log(
+                        Level::Info,
+                        format_args!(
+                            "{}: native mode with copies, since the driver has no zero-copy AF_XDP ({})",
+                            self.dev.name, why.errno
+                        ),
+                    );
+                    self.mode = Mode::Native;
+                    self.geometry =
+                        if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+                }
+                Err(BindError::NotSupported(why))
+                    if self.geometry == Geometry::Unaligned && settings().aligned.is_none() =>
+                {
+                    log(
+                        Level::Info,
+                        format_args!(
+                            "{}: aligned buffers, since unaligned ones fail ({why}): frames above {} bytes are not received",
+                            self.dev.name,
+                            Geometry::Aligned.rx_limit()
+                        ),
+                    );
+                    self.geometry = Geometry::Aligned;
+                }
+                Err(e) => return Err(unbound(&self.dev, queue, e)),
+            }
+        }
+    }
+
+    fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
+        let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
+        if self.queues.is_empty() {
+            // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
+            self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
+            if !socket.bound() {
+                log(
+                    Level::Warn,
+                    format_args!(
+                        "{0} is down: it is bound, and starts when it comes up: `ip link set {0} up`",
+                        self.dev.name
+                    ),
+                );
+            }
+        }
+        self.queues.insert(queue, Queue { socket, shared, receiving: false });
+        Ok(())
+    }
+
+    fn plan(&self) -> NicPlan {
+        NicPlan {
+            rx_size: size_of_rings(self.slots[Dir::Rx as usize]),
+            tx_size: size_of_rings(self.slots[Dir::Tx as usize]),
+            geometry: self.geometry,
+            multi_buffer: self.multi_buffer,
+        }
+    }
+
+    /// Gives the kernel the buffers of a receive ring and steers its queue into it.
+    fn receive(&mut self, i: u16, region: &Region) -> Result<(), Failure> {
+        let fits = mtu_that_fits(self.geometry);
+        if self.dev.mtu > fits {
+            if !self.multi_buffer {
+                return Err(Failure::mtu_too_large(&self.dev.name, self.dev.mtu, fits));
+            }
+            log(
+                Level::Info,
+                format_args!(
+                    "{}: MTU {} is above {fits}: larger frames arrive as NS_MOREFRAG chains",
+                    self.dev.name, self.dev.mtu
+                ),
+            );
+        }
+        let plan = self.plan();
+        let ring = &self.rings[Dir::Rx as usize][usize::from(i)];
+        let Some((place, queue)) = ring.place.zip(self.queues.get_mut(&u32::from(i))) else {
+            return Err(internal("a receive ring without a queue".into()));
+        };
+        if queue.receiving {
+            return Ok(());
+        }
+        let kring = Kring::attach(region.memory(), place, &self.private_memory, ring.kring);
+        let kring = kring.map_err(|e| internal(e.to_string()))?;
+        let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
+        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.held(0).load(Relaxed) == 0 {
+            side.start(&kring).map_err(|e| internal(e.to_string()))?;
+        }
+        self.program.insert(u32::from(i), queue.socket.as_raw_fd()).map_err(|e| Failure::system(&e))?;
+        queue.receiving = true;
+        Ok(())
+    }
+
+    fn set_pending(&self, region: &Region) {
+        for kring in self.krings(region) {
+            let waits = self.queues.get(&u32::from(kring.id())).is_some_and(|q| !q.socket.bound());
+            kring.state().pending.store(waits.into(), Relaxed);
+        }
+    }
+
+    /// Binds the sockets that an interface which was down left unbound; returns whether any still waits.
+    pub fn tend(&mut self, region: &Region) -> bool {
+        let waits = |port: &NicPort| port.queues.values().any(|q| !q.socket.bound());
+        if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
+            return waits(self);
+        }
+        for (&i, queue) in &mut self.queues {
+            // Still down, or gone: the next turn tells.
+            let _ = queue.socket.bind(None);
+            self.multi_buffer |= queue.socket.multi_buffer();
+            if queue.receiving && queue.socket.bound() {
+                let _ = self.program.insert(i, queue.socket.as_raw_fd());
+            }
+        }
+        self.set_pending(region);
+        if !waits(self) {
+            log(Level::Info, format_args!("{} is up: started", self.dev.name));
+        }
+        waits(self)
+    }
+
+    /// What a client needs of the selected rings.
+    pub fn grants(&self, selection: &Selection) -> [Vec<RingGrant>; 2] {
+        let one = |(dir, range): (Dir, Range<u16>)| {
+            let grant = |i: u16| {
+                let ring = &self.rings[dir as usize][usize::from(i)];
+                let queue = self.queues.get(&u32::from(i))?;
+                let (ring, kring, socket) = (ring.place?, ring.kring, queue.shared.clone());
+                Some(RingGrant { ring, kring, socket, plan: self.plan() })
+            };
+            range.filter_map(grant).collect()
+        };
+        NicPort::ranges(selection).map(one)
+    }
+
+    /// Offsets of the selected rings for the `netmap_if`: NIC tx, host tx, NIC rx, host rx.
+    pub fn offsets(&self, selection: &Selection) -> Vec<Option<u64>> {
+        let mut all = Vec::new();
+        for (dir, range) in NicPort::ranges(selection) {
+            let rings = self.rings[dir as usize].iter().enumerate();
+            all.extend(rings.map(|(i, r)| r.place.filter(|_| range.contains(&(i as u16))).map(|p| p.offset)));
+            all.extend((0..HOST_RINGS).map(|_| None));
+        }
+        all
+    }
+
+    /// Counts `selection` off again and takes down the queues that nobody uses any more; returns their rings, which are
+    /// the region's to free. Clients have unmapped the sockets by now.
+    pub fn release(&mut self, selection: &Selection, exclusive: bool, region: &Region) -> Vec<Kring> {
+        for (dir, range) in NicPort::ranges(selection) {
+            for i in range {
+                let ring = self.ring(dir, i);
+                ring.users = ring.users.saturating_sub(1);
+                ring.exclusive &= !exclusive;
+            }
+        }
+        let users =
+            |rings: &[Vec<Ring>; 2], dir: Dir, i: u32| rings[dir as usize].get(i as usize).map_or(0, |r| r.users);
+        let mut gone = Vec::new();
+        for (&i, queue) in &mut self.queues {
+            if users(&self.rings, Dir::Rx, i) == 0 && queue.receiving {
+                // Packets of this queue go to the host from now on. An error means that they do already.
+                let _ = self.program.remove(i);
+                queue.receiving = false;
+            }
+            if users(&self.rings, Dir::Rx, i) + users(&self.rings, Dir::Tx, i) == 0 {
+                gone.push(i);
+            }
+        }
+        for i in &gone {
+            self.queues.remove(i);
+        }
+        let mut freed = Vec::new();
+        for ring in self.rings.iter_mut().flatten().filter(|r| r.users == 0) {
+            let queue = ring.place.map(|p| u32::from(p.id));
+            if queue.is_some_and(|q| !self.queues.contains_key(&q)) {
+                let place = ring.place.take();
+                let kring = place.map(|p| Kring::attach(region.memory(), p, &self.private_memory, ring.kring));
+                freed.extend(kring.and_then(Result::ok));
+            }
+        }
+        freed
+    }
+}

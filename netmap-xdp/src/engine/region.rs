@@ -1,0 +1,189 @@
+//! A memory region: the memfd that programs map, its objects and its buffers.
+//!
+//! The bookkeeping is the engine's alone. Buffers change hands by index among all ports of a region, so what belongs to a
+//! port is read off its rings when it goes, and never what a live ring still names is freed.
+
+use crate::abi::NETMAP_FIRST_BUF;
+use crate::ctl::{Condition, Failure};
+use crate::ring::{Dir, IfHeader, Kring, KringPlace, RingHeader, RingPlace, SlotView};
+use crate::shm::{Arena, BufPool, Layout, Memory};
+use crate::sync::Ordering::*;
+use crate::sys::{Error, Fd, sealed_memfd};
+use crate::xsk::{Geometry, Umem};
+use std::collections::HashSet;
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// The setting that sizes region 1.
+const SETTING: &str = "NETMAP_XDP_BUFFERS";
+/// Rings and interfaces that fit whatever their sizes.
+const OBJECTS: u32 = 1024;
+
+/// A region.
+pub struct Region {
+    /// Its memory id.
+    pub id: u16,
+    fd: Fd,
+    memory: Arc<Memory>,
+    layout: Layout,
+    objects: Arena,
+    buffers: BufPool,
+}
+
+impl Region {
+    /// Makes a region of `buffers` buffers.
+    pub fn new(id: u16, buffers: u32) -> Result<Region, Failure> {
+        let layout = Layout::plan(buffers, OBJECTS);
+        let failed = |call, e| Failure::system(&Error::new(call, format!("{} bytes of region {id}", layout.size), e));
+        let fd = sealed_memfd(c"netmap-region", layout.size as usize).map_err(|e| failed("memfd_create", e))?;
+        let memory = Memory::map(&fd, layout.size as usize, 0, false).map_err(|e| failed("mmap", e))?;
+        Ok(Region { id, fd, memory, layout, objects: Arena::new(layout.meta), buffers: BufPool::new(buffers) })
+    }
+
+    /// Its size in bytes: `nr_memsize`.
+    pub fn size(&self) -> u64 {
+        self.layout.size
+    }
+
+    /// Sizes and offsets.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The mapping.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// A descriptor for a client.
+    pub fn share(&self) -> Result<Fd, Failure> {
+        self.fd.try_clone().map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a region", e)))
+    }
+
+    /// The buffer pool as a UMEM.
+    pub fn umem(&self, geometry: Geometry) -> Umem {
+        Umem::new(self.memory.clone(), self.layout.pool, self.layout.umem_len(), geometry)
+    }
+
+    /// Free buffers.
+    pub fn available(&self) -> u32 {
+        self.buffers.available()
+    }
+
+    /// Buffers that could be free at most.
+    pub fn usable(&self) -> u32 {
+        self.buffers.usable()
+    }
+
+    fn short_of(&self, need: u32) -> Failure {
+        let have = self.buffers.available();
+        Failure::out_of_buffers(need.into(), have.into(), SETTING, self.layout.buffers.into())
+    }
+
+    /// Makes a ring of `slots` slots, each with a buffer of its own.
+    pub fn new_ring(
+        &mut self,
+        dir: Dir,
+        id: u16,
+        slots: u32,
+        private: &Arc<Memory>,
+        kring: KringPlace,
+    ) -> Result<RingPlace, Failure> {
+        if self.buffers.available() < slots {
+            return Err(self.short_of(slots));
+        }
+        let len = size_of::<RingHeader>() as u64 + u64::from(slots) * size_of::<SlotView>() as u64;
+        let offset = self.objects.alloc(len).ok_or_else(|| self.short_of(slots))?;
+        let place =
+            RingPlace { offset, slots, buffers_at: self.layout.buffer(0), buffers: self.layout.buffers, dir, id };
+        let ring =
+            Kring::attach(&self.memory, place, private, kring).map_err(|e| Condition::System.says(e.to_string()))?;
+        for i in 0..slots {
+            let (slot, buffer) = (ring.slot(i), self.buffers.alloc().unwrap_or(0));
+            slot.buf_idx.store(buffer, Relaxed);
+            slot.len.store(0, Relaxed);
+            slot.flags.store(0, Relaxed);
+            slot.ptr.store(0, Relaxed);
+            ring.held(i).store(0, Relaxed);
+        }
+        ring.format();
+        Ok(place)
+    }
+
+    /// Frees a ring and those of its buffers that no ring of `live` names.
+    pub fn free_ring(&mut self, ring: &Kring, live: &[Kring]) {
+        let candidates = ring.buffers();
+        self.objects.free(ring.place().offset);
+        self.give_back(candidates, live);
+    }
+
+    /// Frees buffers, but for those that a ring of `live` names: a program may have written any index into its slots.
+    fn give_back(&mut self, candidates: Vec<u32>, live: &[Kring]) {
+        let kept: HashSet<u32> = live.iter().flat_map(Kring::buffers).collect();
+        for i in candidates {
+            if !kept.contains(&i) {
+                // Twice the same index, or one out of range: a program wrote it, and nothing is lost by leaving it.
+                let _ = self.buffers.free(i);
+            }
+        }
+    }
+
+    /// Makes a `netmap_if` with the given ring offsets (relative to the region, `None` for a ring that is not bound), in
+    /// netmap's order: NIC tx, host tx, NIC rx, host rx.
+    pub fn new_if(&mut self, name: &str, counts: [u32; 4], rings: &[Option<u64>]) -> Result<u64, Failure> {
+        let len = (size_of::<IfHeader>() + rings.len() * 8) as u64;
+        let offset = self.objects.alloc(len).ok_or_else(|| self.short_of(1))?;
+        let failed = |e: crate::shm::OutOfRange| Condition::System.says(e.to_string());
+        let head = self.memory.object::<IfHeader>(offset).map_err(failed)?;
+        let mut bytes = [0u8; 16];
+        let n = name.len().min(15);
+        bytes[..n].copy_from_slice(&name.as_bytes()[..n]);
+        for (cell, word) in head.ni_name.iter().zip(bytes.chunks_exact(4)) {
+            cell.store(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]), Relaxed);
+        }
+        head.ni_version.store(crate::abi::NETMAP_API.into(), Relaxed);
+        head.ni_flags.store(0, Relaxed);
+        head.ni_tx_rings.store(counts[0], Relaxed);
+        head.ni_host_tx_rings.store(counts[1], Relaxed);
+        head.ni_rx_rings.store(counts[2], Relaxed);
+        head.ni_host_rx_rings.store(counts[3], Relaxed);
+        head.ni_bufs_head.store(0, Relaxed);
+        let table = offset + size_of::<IfHeader>() as u64;
+        let cells = self.memory.slice::<crate::sync::AtomicI64>(table, rings.len()).map_err(failed)?;
+        for (cell, ring) in cells.iter().zip(rings) {
+            cell.store(ring.map_or(0, |r| r as i64 - offset as i64), Relaxed);
+        }
+        Ok(offset)
+    }
+
+    /// Takes up to `want` extra buffers, chained through their first word from `ni_bufs_head`; returns how many.
+    pub fn lend_extra(&mut self, nifp: u64, want: u32) -> u32 {
+        let Ok(head) = self.memory.object::<IfHeader>(nifp) else { return 0 };
+        let (mut n, mut next) = (0, 0u32);
+        while n < want {
+            let Some(i) = self.buffers.alloc() else { break };
+            // In range by construction.
+            let _ = self.memory.write(self.layout.buffer(i), &next.to_ne_bytes());
+            next = i;
+            n += 1;
+        }
+        head.ni_bufs_head.store(next, Relaxed);
+        n
+    }
+
+    /// Frees a `netmap_if` and the extra buffers that hang on it now, however many the program left there.
+    pub fn free_if(&mut self, nifp: u64, live: &[Kring]) {
+        if let Ok(head) = self.memory.object::<IfHeader>(nifp) {
+            let mut chain = Vec::new();
+            let mut i = head.ni_bufs_head.load(Relaxed);
+            while (NETMAP_FIRST_BUF..self.layout.buffers).contains(&i) && chain.len() < self.layout.buffers as usize {
+                chain.push(i);
+                let mut word = [0; 4];
+                let _ = self.memory.read(self.layout.buffer(i), &mut word);
+                i = u32::from_ne_bytes(word);
+            }
+            self.give_back(chain, live);
+        }
+        self.objects.free(nifp);
+    }
+}

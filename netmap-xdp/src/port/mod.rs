@@ -1,0 +1,101 @@
+//! What a sync does, for each kind of port.
+//!
+//! A [`PortRing`] is one netmap ring with its [`Carrier`]: the upper half here checks what the program wrote and reports as
+//! the module's `netmap_ioctl` and `netmap_poll` do; the carrier moves packets. Carriers are siblings that meet only
+//! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
+
+pub mod nic;
+
+use crate::ring::{Dir, Kring};
+use crate::sync::Ordering::*;
+use crate::sys::realtime;
+use std::os::fd::RawFd;
+
+/// Moves packets between a netmap ring and whatever is behind it.
+pub trait Carrier: Send + Sync {
+    /// Works on a ring whose lock is held and whose cursors are checked: takes `[hwcur, rhead)` and moves `hwtail`.
+    fn sync(&self, ring: &Kring) -> Result<(), BadSlot>;
+
+    /// The descriptor whose edges tell that a sync may find more, and the events to watch it for.
+    fn signal(&self) -> Option<(RawFd, i32)>;
+
+    /// Whether handed-over packets wait for another kick, without an edge that would tell when.
+    fn stalled(&self) -> bool {
+        false
+    }
+
+    /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
+    fn probe(&self, ring: &Kring);
+}
+
+/// A slot that the program handed over names no buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadSlot;
+
+/// How a sync ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synced {
+    /// It was done.
+    Done,
+    /// Another thread is at it: the ring was skipped, as the module does.
+    Busy,
+    /// The ring was in a state that cannot be, and was reinitialised: `POLLERR`.
+    Reinit,
+    /// What carried the ring is gone: `POLLERR`, `EIO`.
+    Stopped,
+}
+
+/// One netmap ring and what carries it.
+pub struct PortRing {
+    kring: Kring,
+    carrier: Box<dyn Carrier>,
+}
+
+impl PortRing {
+    /// Joins the two.
+    pub fn new(kring: Kring, carrier: Box<dyn Carrier>) -> PortRing {
+        PortRing { kring, carrier }
+    }
+
+    /// The ring.
+    #[inline]
+    pub fn kring(&self) -> &Kring {
+        &self.kring
+    }
+
+    /// What carries it.
+    pub fn carrier(&self) -> &dyn Carrier {
+        &*self.carrier
+    }
+
+    /// Whether the program handed over slots that no sync has taken.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        self.kring.ring().head.load(Relaxed) != self.kring.hwcur()
+    }
+
+    /// Syncs the ring on behalf of `client` (not 0).
+    #[inline]
+    pub fn sync(&self, client: u32) -> Synced {
+        let k = &self.kring;
+        if k.state().stopped.load(Relaxed) != 0 {
+            return Synced::Stopped;
+        }
+        let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        if k.begin().is_err() {
+            k.reinit();
+            return Synced::Reinit;
+        }
+        let moved = self.carrier.sync(k);
+        k.count_sync();
+        if moved.is_err() {
+            k.reinit();
+            return Synced::Reinit;
+        }
+        k.finish();
+        if k.dir() == Dir::Rx {
+            k.stamp(realtime());
+        }
+        Synced::Done
+    }
+}

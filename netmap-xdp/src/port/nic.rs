@@ -1,0 +1,394 @@
+//! NIC rings: a transmit or receive ring of netmap over the rings of one AF_XDP socket.
+//!
+//! ```text
+//! txsync: completion ring -> held[] -> hwtail      slots [hwcur, head) -> transmit ring -> kick
+//! rxsync: slots [hwcur, head) -> fill ring, held[]  receive ring -> slots from hwtail on
+//! ```
+//! Runs in the thread that calls the sync, in any process that holds the socket. Buffers are never copied.
+
+use super::{BadSlot, Carrier};
+use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
+use crate::index::next_slot;
+use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
+use crate::shm::BUF_SIZE;
+use crate::sync::Ordering::*;
+use crate::sys::xdp;
+use crate::sys::{Errno, Fd};
+use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Shortest frame that a device takes: an Ethernet header.
+const MIN_FRAME: u32 = 14;
+/// Most buffers in one frame: `MAX_SKB_FRAGS` + 1.
+const MAX_CHAIN: u32 = 17;
+
+/// What the engine tells of a socket to whoever maps its rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NicPlan {
+    /// Entries of fill and receive ring.
+    pub rx_size: u32,
+    /// Entries of transmit and completion ring.
+    pub tx_size: u32,
+    /// How buffers lie in the UMEM.
+    pub geometry: Geometry,
+    /// Whether frames may span buffers.
+    pub multi_buffer: bool,
+}
+
+/// The transmit side of a socket.
+pub struct NicTx {
+    tx: Tx,
+    completion: Completion,
+    plan: NicPlan,
+    // After the rings: a mapping counts as a reference to the socket, so it goes first.
+    socket: Arc<Fd>,
+}
+
+/// The receive side of a socket.
+pub struct NicRx {
+    fill: Fill,
+    rx: Rx,
+    plan: NicPlan,
+    // After the rings, as above.
+    socket: Arc<Fd>,
+}
+
+impl NicTx {
+    /// Maps transmit and completion ring of `socket`.
+    pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicTx, QueueError> {
+        let completion = Completion::map(&*socket, xdp::Which::Completion, plan.tx_size)?;
+        Ok(NicTx { tx: Tx::map(&*socket, plan.tx_size)?, completion, plan, socket })
+    }
+
+    /// The same over rings that are mapped already: for a stand-in of the kernel's side.
+    pub fn over(tx: Tx, completion: Completion, plan: NicPlan, socket: Arc<Fd>) -> NicTx {
+        NicTx { tx, completion, plan, socket }
+    }
+
+    /// Takes completions and lets `hwtail` follow.
+    #[inline]
+    fn reclaim(&self, k: &Kring) {
+        let mut at = next_slot(k.hwtail(), k.num_slots());
+        let done = self.completion.consume(|addr| {
+            // An address that no slot waits for is the first part of a buffer that took two descriptors.
+            if let Some(next) = k.complete_tx(at, Geometry::key(addr)) {
+                at = next;
+            }
+        });
+        if !matches!(done, Ok(0)) {
+            k.advance_tx_tail();
+        }
+    }
+
+    /// Turns slots `[hwcur, rhead)` into descriptors.
+    #[inline]
+    fn submit(&self, k: &Kring) -> Result<(), BadSlot> {
+        let (head, n) = (k.rhead(), k.num_slots());
+        let mut i = k.hwcur();
+        if i == head {
+            return Ok(());
+        }
+        let Ok(mut batch) = self.tx.batch() else { return Err(BadSlot) };
+        let (mut packets, mut bytes, mut result) = (0, 0, Ok(()));
+        while i != head {
+            let slot = k.slot(i);
+            let flags = slot.flags.load(Relaxed);
+            if flags & NS_MOREFRAG != 0 {
+                match self.chain(k, &mut batch, i, head) {
+                    Chain::Sent(next, total) => {
+                        packets += 1;
+                        bytes += u64::from(total);
+                        i = next;
+                    }
+                    Chain::Dropped(next, why) => {
+                        k.dropped(why);
+                        i = next;
+                    }
+                    Chain::Wait => break,
+                }
+                continue;
+            }
+            if !batch.fits(2) {
+                break;
+            }
+            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
+            if !k.is_buffer(idx) {
+                k.dropped(Drop::BadBuffer);
+                result = Err(BadSlot);
+                k.held(i).store(NO_BUFFER, Relaxed);
+            } else if len < MIN_FRAME {
+                k.dropped(Drop::TooShort);
+                k.held(i).store(NO_BUFFER, Relaxed);
+            } else {
+                let plan = self.plan.geometry.transmit(idx, len, false);
+                if plan.second.is_some() && !self.plan.multi_buffer {
+                    k.dropped(Drop::TooLong);
+                    k.held(i).store(NO_BUFFER, Relaxed);
+                } else {
+                    batch.push(plan.first);
+                    plan.second.into_iter().for_each(|d| batch.push(d));
+                    k.held(i).store(plan.key, Relaxed);
+                    packets += 1;
+                    bytes += u64::from(len);
+                }
+            }
+            if flags & (NS_BUF_CHANGED | NS_REPORT) != 0 {
+                slot.flags.store(flags & !(NS_BUF_CHANGED | NS_REPORT), Relaxed);
+            }
+            i = next_slot(i, n);
+        }
+        batch.publish();
+        k.set_hwcur(i);
+        k.count(packets, bytes);
+        result
+    }
+
+    /// One frame of several slots, from `first`; it is sent whole or not at all.
+    #[cold]
+    fn chain(&self, k: &Kring, batch: &mut crate::xsk::TxBatch<'_>, first: u32, head: u32) -> Chain {
+        let n = k.num_slots();
+        let (mut slots, mut last) = (1, first);
+        while k.slot(last).flags.load(Relaxed) & NS_MOREFRAG != 0 {
+            last = next_slot(last, n);
+            if last == head {
+                // The rest has not been handed over. A ring full of it never will be.
+                return if slots + 1 >= n { Chain::Dropped(head, Drop::BadChain) } else { Chain::Wait };
+            }
+            slots += 1;
+        }
+        let next = next_slot(last, n);
+        let walk = std::iter::successors(Some(first), |&i| (i != last).then(|| next_slot(i, n)));
+        let give_up = |why| {
+            walk.clone().for_each(|i| k.held(i).store(NO_BUFFER, Relaxed));
+            Chain::Dropped(next, why)
+        };
+        if !self.plan.multi_buffer || slots > MAX_CHAIN {
+            return give_up(Drop::BadChain);
+        }
+        if !batch.fits(2 * slots) {
+            return Chain::Wait;
+        }
+        let mut total = 0;
+        for i in walk.clone() {
+            let slot = k.slot(i);
+            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
+            if !k.is_buffer(idx) || len == 0 {
+                batch.abandon_frame();
+                return give_up(if len == 0 { Drop::BadChain } else { Drop::BadBuffer });
+            }
+            let plan = self.plan.geometry.transmit(idx, len, i != last);
+            batch.push(plan.first);
+            plan.second.into_iter().for_each(|d| batch.push(d));
+            k.held(i).store(plan.key, Relaxed);
+            slot.flags.fetch_and(!(NS_BUF_CHANGED | NS_REPORT), Relaxed);
+            total += len;
+        }
+        Chain::Sent(next, total)
+    }
+
+    /// Tells the kernel until it has taken everything or takes no more.
+    #[inline]
+    fn kick(&self, k: &Kring) {
+        let (end, mut at) = self.tx.0.positions();
+        while at != end && self.tx.0.needs_wakeup() {
+            let answer = xdp::kick_tx(self.socket.as_raw_fd());
+            let now = self.tx.0.positions().1;
+            let again = match answer {
+                Ok(()) => true,
+                // A frame was refused (EBUSY), or memory or room is short for the moment: the rest is still queued.
+                Err(Errno(libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR)) => true,
+                Err(e) => {
+                    // Down: nothing moves until it is up.
+                    note(k, e);
+                    false
+                }
+            };
+            if !again || now == at {
+                break;
+            }
+            at = now;
+        }
+    }
+}
+
+/// What became of a frame of several slots.
+enum Chain {
+    /// In the ring; the slot after it, and its bytes.
+    Sent(u32, u32),
+    /// Left out; the slot after it.
+    Dropped(u32, Drop),
+    /// Not complete, or no room yet.
+    Wait,
+}
+
+impl Carrier for NicTx {
+    #[inline]
+    fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
+        self.reclaim(k);
+        if k.state().pending.load(Relaxed) != 0 {
+            return Ok(());
+        }
+        let result = self.submit(k);
+        self.kick(k);
+        if k.state().rcur.load(Relaxed) == k.hwtail() {
+            // The program has nothing left to fill: what came back meanwhile decides whether it sleeps.
+            self.reclaim(k);
+        }
+        result
+    }
+
+    fn signal(&self) -> Option<(RawFd, i32)> {
+        Some((self.socket.as_raw_fd(), libc::EPOLLOUT))
+    }
+
+    fn stalled(&self) -> bool {
+        self.tx.0.waiting() != 0
+    }
+
+    fn probe(&self, k: &Kring) {
+        probe(&self.socket, k);
+    }
+}
+
+impl NicRx {
+    /// Maps fill and receive ring of `socket`.
+    pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
+        let fill = Fill::map(&*socket, xdp::Which::Fill, plan.rx_size)?;
+        Ok(NicRx { fill, rx: Rx::map(&*socket, plan.rx_size)?, plan, socket })
+    }
+
+    /// The same over rings that are mapped already: for a stand-in of the kernel's side.
+    pub fn over(fill: Fill, rx: Rx, plan: NicPlan, socket: Arc<Fd>) -> NicRx {
+        NicRx { fill, rx, plan, socket }
+    }
+
+    /// Hands every slot's buffer of a fresh ring to the kernel.
+    pub fn start(&self, k: &Kring) -> Result<(), QueueError> {
+        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail());
+        let mut slots = 0..k.num_slots();
+        self.fill.produce(|| {
+            let i = slots.next()?;
+            let idx = k.slot(i).buf_idx.load(Relaxed);
+            k.held(i).store(idx, Relaxed);
+            Some(self.plan.geometry.fill(idx))
+        })?;
+        Ok(())
+    }
+
+    /// Slots `[hwcur, rhead)` go to the fill ring.
+    #[inline]
+    fn release(&self, k: &Kring) -> Result<(), BadSlot> {
+        let (head, n) = (k.rhead(), k.num_slots());
+        let mut i = k.hwcur();
+        if i == head {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        let sent = self.fill.produce(|| {
+            while i != head {
+                let (at, slot) = (i, k.slot(i));
+                i = next_slot(i, n);
+                let idx = slot.buf_idx.load(Relaxed);
+                if k.is_buffer(idx) {
+                    k.held(at).store(idx, Relaxed);
+                    return Some(self.plan.geometry.fill(idx));
+                }
+                // The slot gives nothing to the kernel: the ring works on with one buffer less.
+                k.held(at).store(NO_BUFFER, Relaxed);
+                k.dropped(Drop::BadBuffer);
+                result = Err(BadSlot);
+            }
+            None
+        });
+        k.set_hwcur(i);
+        if sent.is_err() {
+            result = Err(BadSlot);
+        }
+        if self.fill.needs_wakeup() {
+            // Nothing to do about an error: the driver asks again.
+            let _ = xdp::kick_rx(self.socket.as_raw_fd());
+        }
+        result
+    }
+
+    /// Received descriptors become slots from `hwtail` on.
+    #[inline]
+    fn receive(&self, k: &Kring) -> Result<(), BadSlot> {
+        let (n, stop) = (k.num_slots(), k.rx_stop());
+        let mut at = k.hwtail();
+        let (mut packets, mut bytes) = (0, 0);
+        let taken = self.rx.consume(|addr, len, more| {
+            if at == stop {
+                return false;
+            }
+            let (idx, shift) = self.plan.geometry.received(addr);
+            let idx = u32::try_from(idx).unwrap_or(NO_BUFFER);
+            if !k.is_buffer(idx) || len > BUF_SIZE || !k.take_rx(at, idx) {
+                k.dropped(Drop::Foreign);
+                return true;
+            }
+            if shift != 0 {
+                bring_to_front(k, idx, shift, len);
+            }
+            let slot = k.slot(at);
+            let mut flags = if more { NS_MOREFRAG } else { 0 };
+            if slot.buf_idx.load(Relaxed) != idx {
+                slot.buf_idx.store(idx, Relaxed);
+                flags |= NS_BUF_CHANGED;
+            }
+            slot.len.store(len as u16, Relaxed);
+            slot.flags.store(flags, Relaxed);
+            packets += u64::from(!more);
+            bytes += u64::from(len);
+            at = next_slot(at, n);
+            true
+        });
+        k.set_hwtail(at);
+        if packets > 0 {
+            k.count(packets, bytes);
+        }
+        taken.map(drop).map_err(|_| BadSlot)
+    }
+}
+
+/// An XDP program that we did not write moved the start of the frame: netmap has it at the start of the buffer.
+#[cold]
+fn bring_to_front(k: &Kring, idx: u32, shift: i64, len: u32) {
+    let Some(to) = k.buffer(idx) else { return };
+    if let Some(from) = to.checked_add_signed(shift) {
+        // Out of range means a scribbled descriptor: the frame then holds whatever lay there.
+        let _ = k.region().shift(from, to, len as usize);
+    }
+}
+
+impl Carrier for NicRx {
+    #[inline]
+    fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
+        let released = self.release(k);
+        let received = self.receive(k);
+        released.and(received)
+    }
+
+    fn signal(&self) -> Option<(RawFd, i32)> {
+        Some((self.socket.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    fn probe(&self, k: &Kring) {
+        probe(&self.socket, k);
+    }
+}
+
+/// A socket that was bound and is not any more has lost its device for good (`xsk_notifier`): `poll` on it stays silent.
+fn note(k: &Kring, e: Errno) {
+    if e == Errno(libc::ENXIO) && k.state().pending.load(Relaxed) == 0 {
+        k.state().stopped.store(1, Relaxed);
+    }
+}
+
+#[cold]
+fn probe(socket: &Fd, k: &Kring) {
+    if let Err(e) = xdp::kick_tx(socket.as_raw_fd()) {
+        note(k, e);
+    }
+}

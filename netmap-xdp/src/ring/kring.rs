@@ -1,0 +1,458 @@
+//! The handle that a sync works on: a ring in the region and its private state.
+//!
+//! ```text
+//! transmit:  hwcur .. head   handed over by the program, not yet taken
+//!            hwtail+1 .. hwcur   taken, not yet sent: `held[slot]` names what is under way, 0 once it came back
+//! receive:   hwcur .. hwtail received, the program's
+//!            hwtail .. hwcur   the kernel's: `held[slot]` names the buffer that it may write
+//! ```
+//! `held` is private, so the buffers that are out of the program's hands are known whatever the program writes.
+
+use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
+use super::layout::{KringState, REASONS, RingHeader, SlotView};
+use crate::abi::NETMAP_FIRST_BUF;
+use crate::index::{distance, next_slot, prev_slot};
+use crate::shm::{BUF_SIZE, Memory, OutOfRange, Ref, Slice};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// Entry of `held` for a slot that holds nothing of the kernel's.
+pub const NO_BUFFER: u32 = 0;
+
+/// Direction of a ring; the value is that of `netmap_ring.dir`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dir {
+    /// Transmit.
+    Tx = 0,
+    /// Receive.
+    Rx = 1,
+}
+
+/// Why a packet was dropped in this layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// The slot's `buf_idx` names no buffer.
+    BadBuffer = 0,
+    /// Shorter than an Ethernet header.
+    TooShort = 1,
+    /// Longer than the port can send in one frame.
+    TooLong = 2,
+    /// Too many fragments, or a chain that does not end.
+    BadChain = 3,
+    /// The kernel's ring returned a buffer that it did not have.
+    Foreign = 4,
+}
+
+impl Drop {
+    /// Every reason, with the name that tools print.
+    pub const ALL: [(Drop, &'static str); 5] = [
+        (Drop::BadBuffer, "bad-buffer"),
+        (Drop::TooShort, "too-short"),
+        (Drop::TooLong, "too-long"),
+        (Drop::BadChain, "bad-chain"),
+        (Drop::Foreign, "foreign-frame"),
+    ];
+}
+
+/// Where a ring lies in its region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPlace {
+    /// Offset of the `netmap_ring`.
+    pub offset: u64,
+    /// Its slots.
+    pub slots: u32,
+    /// Offset of buffer 0 in the region.
+    pub buffers_at: u64,
+    /// Buffers of the region.
+    pub buffers: u32,
+    /// Direction.
+    pub dir: Dir,
+    /// Index of the ring in its direction.
+    pub id: u16,
+}
+
+/// Where its private state lies in the port's memfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KringPlace {
+    /// Offset of the [`KringState`]; `held` follows it.
+    pub offset: u64,
+}
+
+impl KringPlace {
+    /// Bytes that a ring of `slots` slots takes.
+    pub fn size(slots: u32) -> u64 {
+        (size_of::<KringState>() as u64 + u64::from(slots) * 4).next_multiple_of(64)
+    }
+}
+
+/// A ring and its private state.
+pub struct Kring {
+    ring: Ref<RingHeader>,
+    slots: Slice<SlotView>,
+    state: Ref<KringState>,
+    held: Slice<AtomicU32>,
+    place: RingPlace,
+}
+
+/// The right to sync a ring, given back when dropped.
+pub struct LockGuard<'a>(&'a AtomicU32);
+
+impl std::ops::Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        // SYNC ring-lock: pairs with the acquire in `try_lock`; what this sync wrote is seen by the next holder.
+        self.0.store(0, Release);
+    }
+}
+
+impl Kring {
+    /// Attaches to a ring that was laid out earlier.
+    pub fn attach(
+        region: &Arc<Memory>,
+        place: RingPlace,
+        private: &Arc<Memory>,
+        kplace: KringPlace,
+    ) -> Result<Kring, OutOfRange> {
+        let n = place.slots as usize;
+        Ok(Kring {
+            ring: region.object(place.offset)?,
+            slots: region.slice(place.offset + size_of::<RingHeader>() as u64, n)?,
+            state: private.object(kplace.offset)?,
+            held: private.slice(kplace.offset + size_of::<KringState>() as u64, n)?,
+            place,
+        })
+    }
+
+    /// Writes a fresh ring: the program's header, and cursors that give it all slots but one (transmit) or none (receive).
+    /// Slots and `held` are the caller's to fill.
+    pub fn format(&self) {
+        let (r, s) = (&self.ring, &self.state);
+        r.buf_ofs.store(self.place.buffers_at as i64 - self.place.offset as i64, Relaxed);
+        r.num_slots.store(self.place.slots, Relaxed);
+        r.nr_buf_size.store(BUF_SIZE, Relaxed);
+        r.ringid.store(self.place.id, Relaxed);
+        r.dir.store(self.place.dir as u16, Relaxed);
+        r.flags.store(0, Relaxed);
+        r.ts_sec.store(0, Relaxed);
+        r.ts_usec.store(0, Relaxed);
+        r.offset_mask.store(0, Relaxed);
+        r.buf_align.store(0, Relaxed);
+        let tail = if self.place.dir == Dir::Tx { self.place.slots - 1 } else { 0 };
+        for (cell, value) in [(&s.hwcur, 0), (&s.hwtail, tail), (&s.rhead, 0), (&s.rcur, 0), (&s.rtail, tail)] {
+            cell.store(value, Relaxed);
+        }
+        for cell in [&s.packets, &s.bytes, &s.syncs, &s.reinits].into_iter().chain(&s.drops) {
+            cell.store(0, Relaxed);
+        }
+        s.lock.store(0, Relaxed);
+        s.stopped.store(0, Relaxed);
+        s.pending.store(0, Relaxed);
+        self.publish();
+    }
+
+    /// Direction.
+    #[inline]
+    pub fn dir(&self) -> Dir {
+        self.place.dir
+    }
+
+    /// Index in its direction.
+    pub fn id(&self) -> u16 {
+        self.place.id
+    }
+
+    /// Slots.
+    #[inline]
+    pub fn num_slots(&self) -> u32 {
+        self.place.slots
+    }
+
+    /// Where it lies in the region.
+    pub fn place(&self) -> RingPlace {
+        self.place
+    }
+
+    /// The program's header.
+    #[inline]
+    pub fn ring(&self) -> &RingHeader {
+        &self.ring
+    }
+
+    /// The region.
+    pub fn region(&self) -> &Arc<Memory> {
+        self.ring.memory()
+    }
+
+    /// The private state.
+    #[inline]
+    pub fn state(&self) -> &KringState {
+        &self.state
+    }
+
+    /// Slot `i`; below `num_slots()`.
+    #[inline]
+    pub fn slot(&self, i: u32) -> &SlotView {
+        &self.slots[i as usize]
+    }
+
+    /// What the kernel's side holds for slot `i`; below `num_slots()`.
+    #[inline]
+    pub fn held(&self, i: u32) -> &AtomicU32 {
+        &self.held[i as usize]
+    }
+
+    /// Offset of a buffer in the region, if there is such a buffer.
+    #[inline]
+    pub fn buffer(&self, idx: u32) -> Option<u64> {
+        self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
+    }
+
+    /// Whether `idx` names a buffer that may be given out.
+    #[inline]
+    pub fn is_buffer(&self, idx: u32) -> bool {
+        (NETMAP_FIRST_BUF..self.place.buffers).contains(&idx)
+    }
+
+    /// Takes the lock for `client` (not 0) unless somebody has it.
+    #[inline]
+    pub fn try_lock(&self, client: u32) -> Option<LockGuard<'_>> {
+        // SYNC ring-lock: acquire pairs with the release in `LockGuard::drop`.
+        self.state.lock.compare_exchange(0, client, Acquire, Relaxed).ok()?;
+        Some(LockGuard(&self.state.lock))
+    }
+
+    /// Next slot to be processed.
+    #[inline]
+    pub fn hwcur(&self) -> u32 {
+        self.state.hwcur.load(Relaxed)
+    }
+
+    /// Sets it.
+    #[inline]
+    pub fn set_hwcur(&self, i: u32) {
+        self.state.hwcur.store(i, Relaxed);
+    }
+
+    /// First slot of the kernel's.
+    #[inline]
+    pub fn hwtail(&self) -> u32 {
+        self.state.hwtail.load(Relaxed)
+    }
+
+    /// Sets it.
+    #[inline]
+    pub fn set_hwtail(&self, i: u32) {
+        self.state.hwtail.store(i, Relaxed);
+    }
+
+    /// The `head` that this sync works with.
+    #[inline]
+    pub fn rhead(&self) -> u32 {
+        self.state.rhead.load(Relaxed)
+    }
+
+    /// Whether the last sync left something for the program: `cur` has not met `tail`.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.state.rcur.load(Relaxed) != self.state.rtail.load(Relaxed)
+    }
+
+    /// Packets received and not yet given back, or slots handed over and not yet taken.
+    pub fn owed(&self) -> u32 {
+        distance(self.hwcur(), self.ring.head.load(Relaxed) % self.place.slots, self.place.slots)
+    }
+
+    /// Reads and checks what the program wrote: `nm_txsync_prologue`, `nm_rxsync_prologue`.
+    #[inline]
+    pub fn begin(&self) -> Result<(), BadCursor> {
+        let s = &self.state;
+        // SYNC ring-head: acquire, so that slots filled by another thread of the program before it moved head are seen.
+        let head = self.ring.head.load(Acquire);
+        let c = Cursors { head, cur: self.ring.cur.load(Relaxed) };
+        let n = self.place.slots;
+        // The private state is ours, but other processes that bound the port can reach it too.
+        if [&s.hwcur, &s.hwtail, &s.rhead, &s.rtail].iter().any(|c| c.load(Relaxed) >= n) {
+            return Err(BadCursor::Outside);
+        }
+        let c = match self.place.dir {
+            Dir::Tx => tx_cursors(c, s.rhead.load(Relaxed), s.rtail.load(Relaxed), n)?,
+            Dir::Rx => rx_cursors(c, s.hwcur.load(Relaxed), s.hwtail.load(Relaxed), n)?,
+        };
+        s.rhead.store(c.head, Relaxed);
+        s.rcur.store(c.cur, Relaxed);
+        Ok(())
+    }
+
+    /// Tells the program what the sync reached: `nm_sync_finalize`.
+    #[inline]
+    pub fn finish(&self) {
+        let tail = self.hwtail();
+        self.state.rtail.store(tail, Relaxed);
+        // SYNC ring-tail: release, so that a thread of the program that sees the new tail sees the slots behind it.
+        self.ring.tail.store(tail, Release);
+    }
+
+    fn publish(&self) {
+        let s = &self.state;
+        self.ring.head.store(s.rhead.load(Relaxed), Relaxed);
+        self.ring.cur.store(s.rcur.load(Relaxed), Relaxed);
+        self.finish();
+    }
+
+    /// After a bad cursor or slot: head and cur return to `hwcur`, tail to `hwtail`, and slots that the program spoilt
+    /// become harmless; `netmap_ring_reinit`.
+    ///
+    /// The module resets the cursors only when they leave the ring, and adopts them otherwise, however wrong; here
+    /// nothing of what the program wrote is adopted.
+    #[cold]
+    pub fn reinit(&self) {
+        let s = &self.state;
+        let n = self.place.slots;
+        let (hwcur, hwtail) = (self.hwcur() % n, self.hwtail() % n);
+        for i in 0..n {
+            let slot = self.slot(i);
+            if !self.is_buffer(slot.buf_idx.load(Relaxed)) {
+                slot.buf_idx.store(0, Relaxed);
+                slot.len.store(0, Relaxed);
+            } else if u32::from(slot.len.load(Relaxed)) > BUF_SIZE {
+                slot.len.store(0, Relaxed);
+            }
+        }
+        s.rhead.store(hwcur, Relaxed);
+        s.rcur.store(hwcur, Relaxed);
+        s.hwcur.store(hwcur, Relaxed);
+        s.hwtail.store(hwtail, Relaxed);
+        bump(&s.reinits, 1);
+        self.publish();
+    }
+
+    /// Sets the ring's time stamp.
+    #[inline]
+    pub fn stamp(&self, since_epoch: std::time::Duration) {
+        self.ring.ts_sec.store(since_epoch.as_secs() as i64, Relaxed);
+        self.ring.ts_usec.store(i64::from(since_epoch.subsec_micros()), Relaxed);
+    }
+
+    /// Transmit: counts what was taken, and remembers it.
+    #[inline]
+    pub fn count(&self, packets: u64, bytes: u64) {
+        bump(&self.state.packets, packets);
+        bump(&self.state.bytes, bytes);
+    }
+
+    /// Counts a sync.
+    #[inline]
+    pub fn count_sync(&self) {
+        bump(&self.state.syncs, 1);
+    }
+
+    /// Counts a drop.
+    #[cold]
+    pub fn dropped(&self, why: Drop) {
+        bump(&self.state.drops[why as usize], 1);
+    }
+
+    /// Drops by reason.
+    pub fn drops(&self) -> [(Drop, &'static str, u64); Drop::ALL.len()] {
+        const _: () = assert!(Drop::ALL.len() <= REASONS);
+        Drop::ALL.map(|(why, name)| (why, name, self.state.drops[why as usize].load(Relaxed)))
+    }
+
+    /// Transmit: lets `tail` follow over the slots that came back.
+    #[inline]
+    pub fn advance_tx_tail(&self) {
+        let (n, hwcur) = (self.place.slots, self.hwcur());
+        let mut tail = self.hwtail();
+        loop {
+            let i = next_slot(tail, n);
+            if i == hwcur || self.held(i).load(Relaxed) != NO_BUFFER {
+                break;
+            }
+            tail = i;
+        }
+        self.set_hwtail(tail);
+    }
+
+    /// Transmit: marks the slot that sent `what` as done; the oldest one where several did. `from` is where the search
+    /// starts, and the place after the match comes back: completions in order cost one step each.
+    #[inline]
+    pub fn complete_tx(&self, from: u32, what: u32) -> Option<u32> {
+        let (n, hwcur) = (self.place.slots, self.hwcur());
+        if from != hwcur && self.held(from).load(Relaxed) == what {
+            self.held(from).store(NO_BUFFER, Relaxed);
+            return Some(next_slot(from, n));
+        }
+        self.complete_tx_out_of_order(what).map(|_| from)
+    }
+
+    #[cold]
+    fn complete_tx_out_of_order(&self, what: u32) -> Option<()> {
+        let (n, hwcur) = (self.place.slots, self.hwcur());
+        let mut i = next_slot(self.hwtail(), n);
+        while i != hwcur {
+            if self.held(i).load(Relaxed) == what {
+                self.held(i).store(NO_BUFFER, Relaxed);
+                return Some(());
+            }
+            i = next_slot(i, n);
+        }
+        None
+    }
+
+    /// Receive: takes buffer `idx`, which the kernel returned, for slot `at`, the next to be filled. The kernel returns
+    /// buffers in the order it got them, or nearly so; a buffer that belongs to a later slot changes places.
+    #[inline]
+    pub fn take_rx(&self, at: u32, idx: u32) -> bool {
+        if self.held(at).load(Relaxed) == idx {
+            self.held(at).store(NO_BUFFER, Relaxed);
+            return true;
+        }
+        self.take_rx_out_of_order(at, idx)
+    }
+
+    #[cold]
+    fn take_rx_out_of_order(&self, at: u32, idx: u32) -> bool {
+        let (n, hwcur) = (self.place.slots, self.hwcur());
+        let mut i = next_slot(at, n);
+        while i != hwcur && i != at {
+            if self.held(i).load(Relaxed) == idx {
+                self.held(i).store(self.held(at).load(Relaxed), Relaxed);
+                self.held(at).store(NO_BUFFER, Relaxed);
+                return true;
+            }
+            i = next_slot(i, n);
+        }
+        false
+    }
+
+    /// Every buffer of this ring: the kernel's by `held`, the program's by its slots. A slot that the program spoilt
+    /// yields nothing. For teardown and for tests that count buffers.
+    pub fn buffers(&self) -> Vec<u32> {
+        let n = self.place.slots;
+        let mut all = Vec::with_capacity(n as usize);
+        for i in 0..n {
+            let kernels = match self.place.dir {
+                Dir::Rx => distance(self.hwcur(), i, n) >= distance(self.hwcur(), self.hwtail(), n),
+                // Transmitted buffers stay named by their slots.
+                Dir::Tx => false,
+            };
+            let idx = if kernels { self.held(i).load(Relaxed) } else { self.slot(i).buf_idx.load(Relaxed) };
+            if self.is_buffer(idx) {
+                all.push(idx);
+            }
+        }
+        all
+    }
+
+    /// The last slot that may be filled in a receive ring.
+    #[inline]
+    pub fn rx_stop(&self) -> u32 {
+        prev_slot(self.hwcur(), self.place.slots)
+    }
+}
+
+/// Adds to a counter that only the holder of the ring's lock writes: no locked instruction.
+#[inline]
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}

@@ -1,0 +1,74 @@
+//! Shared memory: sealed memfds and mappings that unmap themselves.
+
+use super::{Errno, Fd, syscall};
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// Size of a page of every machine that runs AF_XDP here.
+pub const PAGE: usize = 4096;
+
+/// A memfd of `len` bytes, zero-filled, sealed against shrinking, growing and further seals.
+///
+/// A peer that holds the descriptor can therefore never make a mapping of ours fault.
+pub fn sealed_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
+    let flags = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as usize;
+    // SAFETY: `name` is a C string; the other calls take integers; the new descriptor is ours.
+    unsafe {
+        let fd =
+            Fd::from_raw_high(syscall(libc::SYS_memfd_create, [name.as_ptr() as usize, flags, 0, 0, 0, 0])? as i32);
+        syscall(libc::SYS_ftruncate, [fd.as_raw_fd() as usize, len, 0, 0, 0, 0])?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        syscall(libc::SYS_fcntl, [fd.as_raw_fd() as usize, libc::F_ADD_SEALS as usize, seals as usize, 0, 0, 0])?;
+        Ok(fd)
+    }
+}
+
+/// A shared, writable mapping; unmapped when dropped.
+#[derive(Debug)]
+pub struct Map {
+    addr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; whoever reads and writes it answers for the order.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes of `fd` from `offset`, shared and writable. `populate` faults the pages in at once.
+    pub fn shared(fd: &impl AsRawFd, len: usize, offset: u64, populate: bool) -> Result<Map, Errno> {
+        let prot = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+        let flags = libc::MAP_SHARED | if populate { libc::MAP_POPULATE } else { 0 };
+        // SAFETY: the kernel chooses the address, so nothing that exists is overwritten.
+        let addr = unsafe {
+            syscall(libc::SYS_mmap, [0, len, prot, flags as usize, fd.as_raw_fd() as usize, offset as usize])?
+        };
+        let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::ENOMEM))?;
+        Ok(Map { addr, len })
+    }
+
+    /// Start of the mapping.
+    #[inline]
+    pub fn addr(&self) -> NonNull<u8> {
+        self.addr
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes; it always has some.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours, and whoever holds a reference into it holds the mapping too.
+        let _ = unsafe { syscall(libc::SYS_munmap, [self.addr.as_ptr() as usize, self.len, 0, 0, 0, 0]) };
+    }
+}

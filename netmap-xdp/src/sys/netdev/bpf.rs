@@ -1,0 +1,140 @@
+//! The few `bpf` commands that loaders leave to us: links on interfaces, the name of a program, and what the calling
+//! thread may do.
+
+use crate::sys::{Errno, Fd, retry, syscall};
+use std::os::fd::{AsRawFd, RawFd};
+
+const PROG_GET_FD_BY_ID: usize = 13;
+const OBJ_GET_INFO_BY_FD: usize = 15;
+const LINK_CREATE: usize = 28;
+const LINK_DETACH: usize = 34;
+
+const ATTACH_TYPE_XDP: u32 = 37;
+const PROG_NAME: std::ops::Range<usize> = 64..80;
+
+/// Generic mode, for [`xdp_link`].
+pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+/// Native mode, for [`xdp_link`].
+pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// A `bpf` command with the attribute words that matter to it; the kernel takes the others as zero.
+///
+/// # Safety
+/// `attr` is what `command` asks for; pointers in it are valid for what the kernel reads and writes.
+unsafe fn bpf(command: usize, attr: &mut [u32]) -> Result<usize, Errno> {
+    // SAFETY: the length is the slice's own, the rest is the caller's promise.
+    retry(|| unsafe { syscall(libc::SYS_bpf, [command, attr.as_mut_ptr() as usize, size_of_val(attr), 0, 0, 0]) })
+}
+
+/// Puts an XDP program on an interface of the calling thread's network namespace, for as long as somebody holds the
+/// link (`BPF_LINK_CREATE`, since 5.9).
+pub fn xdp_link(program: RawFd, ifindex: u32, flags: u32) -> Result<Fd, Errno> {
+    let mut attr = [program as u32, ifindex, ATTACH_TYPE_XDP, flags];
+    // SAFETY: link_create is four integers here; the descriptor is new and ours.
+    unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
+}
+
+/// Takes a link's program off, whoever else holds the link (`BPF_LINK_DETACH`, since 5.9).
+pub fn link_detach(link: RawFd) -> Result<(), Errno> {
+    // SAFETY: link_detach is one integer.
+    unsafe { bpf(LINK_DETACH, &mut [link as u32]).map(drop) }
+}
+
+/// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.
+pub fn program_name(id: u32) -> Option<String> {
+    // SAFETY: prog_id is one integer; the descriptor is new and ours.
+    let program = unsafe { bpf(PROG_GET_FD_BY_ID, &mut [id]).map(|raw| Fd::from_raw(raw as RawFd)) }.ok()?;
+    // The head of `struct bpf_prog_info`, zeroed: its counts of wanted instructions and maps are inputs.
+    let mut info = [0u64; PROG_NAME.end / 8];
+    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
+    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
+    let mut attr = [program.as_raw_fd() as u32, size_of_val(&info) as u32, half(0), half(4)];
+    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+    let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let name = bytes[PROG_NAME].split(|&b| b == 0).next()?;
+    Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
+}
+
+/// The capabilities that loading an XDP program takes and the calling thread lacks.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let mut header = [VERSION_3, 0];
+    let mut data = [0u32; 6]; // effective, permitted, inheritable; twice, 32 capabilities each
+    // SAFETY: version 3 fills two structures of three words.
+    let asked =
+        unsafe { syscall(libc::SYS_capget, [header.as_mut_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0]) };
+    match asked {
+        Ok(_) => missing([data[0], data[3]]),
+        Err(_) => Vec::new(), // the load itself will tell
+    }
+}
+
+fn missing(effective: [u32; 2]) -> Vec<&'static str> {
+    let has = |cap: u32| effective[cap as usize / 32] & (1 << (cap % 32)) != 0;
+    let mut lacking = Vec::new();
+    if !has(CAP_NET_ADMIN) {
+        lacking.push("CAP_NET_ADMIN");
+    }
+    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
+        lacking.push("CAP_BPF");
+    }
+    lacking
+}
+
+/// Release of the running kernel, as two numbers; zeros if it cannot be told.
+pub fn kernel_version() -> (u32, u32) {
+    let mut names = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: uname fills the structure; all zero bytes are a valid one to start from.
+    let release = unsafe {
+        if syscall(libc::SYS_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]).is_err() {
+            return (0, 0);
+        }
+        names.assume_init().release
+    };
+    parse_release(release.iter().map(|&c| c as u8))
+}
+
+fn parse_release(release: impl Iterator<Item = u8>) -> (u32, u32) {
+    let text: Vec<u8> = release.take_while(|&b| b != 0).collect();
+    let mut numbers = text
+        .split(|b| !b.is_ascii_digit())
+        .map(|digits| digits.iter().fold(0u32, |n, d| n.saturating_mul(10).saturating_add(u32::from(d - b'0'))));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read() {
+        for (text, want) in
+            [("6.18.44-x", (6, 18)), ("5.9", (5, 9)), ("5.15-rc1", (5, 15)), ("", (0, 0)), ("x", (0, 0))]
+        {
+            assert_eq!(parse_release(text.bytes()), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let bit = |cap: u32| 1u64 << cap;
+        let ask = |caps: u64| missing([caps as u32, (caps >> 32) as u32]);
+        assert_eq!(ask(0), ["CAP_NET_ADMIN", "CAP_BPF"]);
+        assert_eq!(ask(bit(CAP_NET_ADMIN)), ["CAP_BPF"]);
+        assert_eq!(ask(bit(CAP_BPF)), ["CAP_NET_ADMIN"]);
+        assert!(ask(bit(CAP_NET_ADMIN) | bit(CAP_BPF)).is_empty());
+        assert!(ask(bit(CAP_NET_ADMIN) | bit(CAP_SYS_ADMIN)).is_empty());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn a_program_that_does_not_exist_has_no_name() {
+        assert_eq!(program_name(u32::MAX), None);
+        assert!(kernel_version() > (0, 0));
+    }
+}

@@ -1,0 +1,175 @@
+//! Facts about network interfaces, asked of the kernel afresh each time.
+//!
+//! Everything is about the network namespace of the calling thread: each call opens a socket there and closes it again.
+//! Nothing is cached, watched or changed here, and no call waits for anything but the kernel's own locks.
+
+pub mod bpf;
+mod ethtool;
+mod rtnl;
+
+use super::{Errno, Error};
+use rtnl::{Link, Rtnl, Which};
+use std::fmt;
+
+/// Longest interface name, in bytes (`IFNAMSIZ` less its terminator).
+pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+
+/// An interface as it was when asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetDev {
+    /// Its index, which stays when it is renamed.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Largest payload of a frame, without the Ethernet header.
+    pub mtu: u32,
+    /// Set up by the administrator.
+    pub up: bool,
+    /// Up, and with carrier.
+    pub running: bool,
+    /// Ethernet address; zeros on an interface that has none.
+    pub mac: [u8; 6],
+    /// Receive queues in use; 1 where the driver does not tell.
+    pub rx_queues: u32,
+    /// Transmit queues in use; 1 where the driver does not tell.
+    pub tx_queues: u32,
+    /// Name of the driver, where it tells.
+    pub driver: Option<String>,
+}
+
+/// What may change from moment to moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Set up by the administrator.
+    pub up: bool,
+    /// Up, and with carrier.
+    pub running: bool,
+}
+
+/// Where on its way a packet meets an XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the driver made an skb.
+    Generic,
+    /// On the NIC.
+    Offload,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Offload => "offload",
+        })
+    }
+}
+
+/// The XDP program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpAttached {
+    /// Where it runs; with programs in several places, the one a packet meets in the driver.
+    pub mode: XdpMode,
+    /// Its id, as `bpftool prog` shows it.
+    pub prog_id: u32,
+    /// Its name, where the caller may ask for it (CAP_SYS_ADMIN) and it has one.
+    pub prog_name: Option<String>,
+}
+
+impl NetDev {
+    /// The interface called `name`. `EINVAL`: no interface can have this name; `ENODEV`: none has.
+    pub fn by_name(name: &str) -> Result<NetDev, Error> {
+        check_name(name).map_err(|errno| Error::new("RTM_GETLINK", name, errno))?;
+        Self::ask(Which::Name(name))
+    }
+
+    /// The interface with this index. `ENODEV`: there is none.
+    pub fn by_index(ifindex: u32) -> Result<NetDev, Error> {
+        Self::ask(Which::Index(ifindex))
+    }
+
+    /// Asks again, by index: a new name is found, and a new interface of the old name is not mistaken for this one.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        *self = Self::by_index(self.ifindex)?;
+        Ok(())
+    }
+
+    fn ask(which: Which<'_>) -> Result<NetDev, Error> {
+        let rtnl = Rtnl::open()?;
+        let link = rtnl.link(which)?;
+        let (rx_queues, tx_queues) = ethtool::queues(rtnl.fd(), &link.name);
+        let driver = ethtool::driver(rtnl.fd(), &link.name);
+        let LinkState { up, running } = state(&link);
+        let Link { ifindex, name, mtu, mac, .. } = link;
+        Ok(NetDev { ifindex, name, mtu, up, running, mac, rx_queues, tx_queues, driver })
+    }
+}
+
+/// Whether the interface is up and has carrier; about four system calls. `ENODEV`: it is gone.
+pub fn link_state(ifindex: u32) -> Result<LinkState, Error> {
+    Ok(state(&Rtnl::open()?.link(Which::Index(ifindex))?))
+}
+
+/// The XDP program on the interface, if there is one. `ENODEV`: the interface is gone.
+pub fn xdp_attached(ifindex: u32) -> Result<Option<XdpAttached>, Error> {
+    let link = Rtnl::open()?.link(Which::Index(ifindex))?;
+    Ok(link.xdp.map(|(mode, prog_id)| XdpAttached { mode, prog_id, prog_name: bpf::program_name(prog_id) }))
+}
+
+fn state(link: &Link) -> LinkState {
+    let has = |flag: i32| link.flags & flag as u32 != 0;
+    let up = has(libc::IFF_UP);
+    // Not IFF_RUNNING, which follows the carrier some time later.
+    LinkState { up, running: up && has(libc::IFF_LOWER_UP) }
+}
+
+/// The kernel's own rule for names of interfaces, so that a name is never anything else (a path, a pattern, a list).
+fn check_name(name: &str) -> Result<(), Errno> {
+    let odd = |b: u8| b == 0 || b == b'/' || b == b':' || b.is_ascii_whitespace() || b == 0x0b;
+    if name.is_empty() || name.len() > NAME_MAX || name == "." || name == ".." || name.bytes().any(odd) {
+        return Err(Errno(libc::EINVAL));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_interface_can_have_are_rejected() {
+        for name in ["", ".", "..", "a/b", "../x", "a b", "a:1", "a\0", "a\nb", "sixteen-bytes-xx", &"x".repeat(1000)] {
+            let e = NetDev::by_name(name).unwrap_err();
+            assert_eq!(e.errno, Errno(libc::EINVAL), "{name:?}");
+        }
+        for name in ["lo", "eth0", "fifteen-bytes-x", "a.100", "veth@", "é"] {
+            assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn the_loopback_interface_is_found_by_name_and_index() {
+        let mut lo = NetDev::by_name("lo").unwrap();
+        assert_eq!((lo.name.as_str(), lo.mac, lo.rx_queues, lo.tx_queues), ("lo", [0; 6], 1, 1));
+        assert!(lo.mtu > 0);
+        assert_eq!(NetDev::by_index(lo.ifindex).unwrap(), lo);
+        let before = lo.clone();
+        lo.refresh().unwrap();
+        assert_eq!(lo, before);
+        assert_eq!(link_state(lo.ifindex).unwrap(), LinkState { up: lo.up, running: lo.running });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn an_absent_interface_is_enodev() {
+        assert_eq!(NetDev::by_name("no-such-if-0").unwrap_err().errno, Errno(libc::ENODEV));
+        for ifindex in [0, i32::MAX as u32, u32::MAX] {
+            assert_eq!(NetDev::by_index(ifindex).unwrap_err().errno, Errno(libc::ENODEV), "{ifindex}");
+            assert_eq!(link_state(ifindex).unwrap_err().errno, Errno(libc::ENODEV), "{ifindex}");
+            assert_eq!(xdp_attached(ifindex).unwrap_err().errno, Errno(libc::ENODEV), "{ifindex}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! One question to rtnetlink, RTM_GETLINK for a single interface, and its answer.
+//!
+//! The parser trusts no length in the answer: what does not fit is `EBADMSG`, what is not known is left out.
+
+use super::XdpMode;
+use crate::sys::{Errno, Error, Fd, retry, syscall};
+use std::os::fd::{AsRawFd, RawFd};
+
+const HEADER: usize = 16;
+const IFINFO: usize = 16;
+/// An answer about one interface, without statistics and virtual functions, takes about 1 KB.
+const ANSWER_MAX: usize = 32 * 1024;
+/// Messages that are not the answer (there should be none) before the question is given up.
+const STRANGERS_MAX: usize = 16;
+const SEQ: u32 = 1;
+
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_PROG_ID: u16 = 4;
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const IFLA_XDP_SKB_PROG_ID: u16 = 6;
+const IFLA_XDP_HW_PROG_ID: u16 = 7;
+
+/// Nesting and byte-order bits of an attribute's type (`NLA_TYPE_MASK`).
+const TYPE_MASK: u16 = 0x3fff;
+
+/// Which interface is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// The one with this index.
+    Index(u32),
+    /// The one with this name, already checked.
+    Name(&'a str),
+}
+
+impl std::fmt::Display for Which<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Which::Index(n) => write!(f, "of interface {n}"),
+            Which::Name(name) => write!(f, "of interface {name}"),
+        }
+    }
+}
+
+/// What the answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub ifindex: u32,
+    pub flags: u32,
+    pub name: String,
+    pub mtu: u32,
+    pub mac: [u8; 6],
+    pub xdp: Option<(XdpMode, u32)>,
+}
+
+/// A socket to rtnetlink in the calling thread's network namespace.
+pub struct Rtnl(Fd);
+
+impl Rtnl {
+    pub fn open() -> Result<Rtnl, Error> {
+        let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
+        // SAFETY: socket takes integers; the descriptor is new and ours.
+        let fd = unsafe {
+            syscall(libc::SYS_socket, [libc::AF_NETLINK as usize, kind, libc::NETLINK_ROUTE as usize, 0, 0, 0])
+                .map(|raw| Fd::from_raw(raw as RawFd))
+        };
+        fd.map(Rtnl).map_err(|errno| Error::new("socket", "AF_NETLINK", errno))
+    }
+
+    /// The socket, which takes interface ioctls too.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub fn link(&self, which: Which<'_>) -> Result<Link, Error> {
+        let failed = |errno| Error::new("RTM_GETLINK", which.to_string(), errno);
+        let index = match which {
+            Which::Name(_) => 0,
+            Which::Index(n) => i32::try_from(n).ok().filter(|&n| n != 0).ok_or(failed(Errno(libc::ENODEV)))?,
+        };
+        let question = question(index, which);
+        // SAFETY: the buffer is alive for the call, and the length is its own.
+        retry(|| unsafe {
+            let buffer = question.as_ptr() as usize;
+            syscall(libc::SYS_sendto, [self.fd() as usize, buffer, question.len(), 0, 0, 0])
+        })
+        .map_err(failed)?;
+        self.answer().map_err(failed)
+    }
+
+    fn answer(&self) -> Result<Link, Errno> {
+        let mut buffer = vec![0u8; ANSWER_MAX];
+        for _ in 0..STRANGERS_MAX {
+            let mut from = [0u32; 3]; // sockaddr_nl: family, port, groups
+            let mut from_len = size_of_val(&from) as libc::socklen_t;
+            // The kernel answers while it takes the question: an answer that is not there never comes.
+            let flags = (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as usize;
+            // SAFETY: the pointers are to locals, with their own lengths.
+            let len = retry(|| unsafe {
+                let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
+                let (from, from_len) = (from.as_mut_ptr() as usize, &raw mut from_len as usize);
+                syscall(libc::SYS_recvfrom, [self.fd() as usize, at, len, flags, from, from_len])
+            })?;
+            if from_len as usize != size_of_val(&from) || from[1] != 0 {
+                continue; // not from the kernel
+            }
+            // With MSG_TRUNC the length is the message's, which may be more than the buffer's.
+            let message = buffer.get(..len).ok_or(Errno(libc::EMSGSIZE))?;
+            if let Some(link) = parse(message)? {
+                return Ok(link);
+            }
+        }
+        Err(Errno(libc::EBADMSG))
+    }
+}
+
+fn question(index: i32, which: Which<'_>) -> Vec<u8> {
+    let mut m = Vec::with_capacity(64);
+    m.extend_from_slice(&[0; 4]); // length, below
+    m.extend_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+    m.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    m.extend_from_slice(&SEQ.to_ne_bytes());
+    m.extend_from_slice(&[0; 4]); // port: the kernel knows
+    m.extend_from_slice(&[0; 4]); // ifinfomsg: family, padding, type
+    m.extend_from_slice(&index.to_ne_bytes());
+    m.extend_from_slice(&[0; 8]); // flags, change
+    attribute(&mut m, libc::IFLA_EXT_MASK, &(libc::RTEXT_FILTER_SKIP_STATS as u32).to_ne_bytes());
+    if let Which::Name(name) = which {
+        let mut name = name.as_bytes().to_vec();
+        name.push(0);
+        attribute(&mut m, libc::IFLA_IFNAME, &name);
+    }
+    let len = m.len() as u32;
+    m[..4].copy_from_slice(&len.to_ne_bytes());
+    m
+}
+
+fn attribute(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    m.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+    m.extend_from_slice(&kind.to_ne_bytes());
+    m.extend_from_slice(value);
+    m.resize(m.len().next_multiple_of(4), 0);
+}
+
+/// The answer in a datagram, `None` if there is none, or the error that the kernel answered.
+fn parse(mut datagram: &[u8]) -> Result<Option<Link>, Errno> {
+    let bad = Errno(libc::EBADMSG);
+    while !datagram.is_empty() {
+        let len = u32_at(datagram, 0).ok_or(bad)? as usize;
+        let kind = u16_at(datagram, 4).ok_or(bad)?;
+        let seq = u32_at(datagram, 8).ok_or(bad)?;
+        let body = datagram.get(HEADER..len).ok_or(bad)?;
+        if seq == SEQ {
+            match kind {
+                libc::RTM_NEWLINK => return link(body).map(Some),
+                k if k == libc::NLMSG_ERROR as u16 => {
+                    let code = u32_at(body, 0).ok_or(bad)? as i32;
+                    // Zero acknowledges, which nobody asked for.
+                    return Err(code.checked_neg().filter(|&e| e > 0).map_or(bad, Errno));
+                }
+                _ => {}
+            }
+        }
+        datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    Ok(None)
+}
+
+fn link(body: &[u8]) -> Result<Link, Errno> {
+    let bad = Errno(libc::EBADMSG);
+    let ifindex = u32_at(body, 4).ok_or(bad)?;
+    let flags = u32_at(body, 8).ok_or(bad)?;
+    let attributes = body.get(IFINFO..).ok_or(bad)?;
+    let mut link = Link { ifindex, flags, name: String::new(), mtu: 0, mac: [0; 6], xdp: None };
+    for attribute in Attributes(attributes) {
+        let (kind, value) = attribute?;
+        match kind {
+            libc::IFLA_IFNAME => {
+                let name = value.split(|&b| b == 0).next().unwrap_or_default();
+                link.name = String::from_utf8_lossy(name).into_owned();
+            }
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0).ok_or(bad)?,
+            libc::IFLA_ADDRESS => {
+                // Tunnels have addresses of other lengths.
+                if let Ok(mac) = value.try_into() {
+                    link.mac = mac;
+                }
+            }
+            libc::IFLA_XDP => link.xdp = xdp(value)?,
+            _ => {}
+        }
+    }
+    if link.name.is_empty() || ifindex == 0 || ifindex > i32::MAX as u32 {
+        return Err(bad);
+    }
+    Ok(link)
+}
+
+fn xdp(nest: &[u8]) -> Result<Option<(XdpMode, u32)>, Errno> {
+    let (mut attached, mut any, mut drv, mut skb, mut hw) = (0, 0, 0, 0, 0);
+    for attribute in Attributes(nest) {
+        let (kind, value) = attribute?;
+        let id = || u32_at(value, 0).ok_or(Errno(libc::EBADMSG));
+        match kind {
+            IFLA_XDP_ATTACHED => attached = *value.first().ok_or(Errno(libc::EBADMSG))?,
+            IFLA_XDP_PROG_ID => any = id()?,
+            IFLA_XDP_DRV_PROG_ID => drv = id()?,
+            IFLA_XDP_SKB_PROG_ID => skb = id()?,
+            IFLA_XDP_HW_PROG_ID => hw = id()?,
+            _ => {}
+        }
+    }
+    // XDP_ATTACHED_*; the id of the one program is in `any` too, of several it is not.
+    let or_any = |id: u32| if id == 0 { any } else { id };
+    Ok(match attached {
+        0 => None,
+        1 => Some((XdpMode::Native, or_any(drv))),
+        2 => Some((XdpMode::Generic, or_any(skb))),
+        3 => Some((XdpMode::Offload, or_any(hw))),
+        _ if drv != 0 => Some((XdpMode::Native, drv)),
+        _ if skb != 0 => Some((XdpMode::Generic, skb)),
+        _ => Some((XdpMode::Offload, or_any(hw))),
+    })
+}
+
+/// Type and value of each attribute; an error ends it.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(u16, &'a [u8]), Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Fewer bytes than a header are padding.
+        let len = u16_at(self.0, 0)? as usize;
+        let kind = u16_at(self.0, 2)? & TYPE_MASK;
+        let Some(value) = self.0.get(4..len) else {
+            self.0 = &[];
+            return Some(Err(Errno(libc::EBADMSG)));
+        };
+        self.0 = self.0.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(Ok((kind, value)))
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, seq: u32, body: &[u8]) -> Vec<u8> {
+        let mut m = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        m.extend_from_slice(&kind.to_ne_bytes());
+        m.extend_from_slice(&[0; 2]);
+        m.extend_from_slice(&seq.to_ne_bytes());
+        m.extend_from_slice(&[0; 4]);
+        m.extend_from_slice(body);
+        m
+    }
+
+    fn nest(ids: &[(u16, u32)], attached: u8) -> Vec<u8> {
+        let mut xdp = Vec::new();
+        attribute(&mut xdp, IFLA_XDP_ATTACHED, &[attached]);
+        for &(kind, id) in ids {
+            attribute(&mut xdp, kind, &id.to_ne_bytes());
+        }
+        xdp
+    }
+
+    fn body(xdp: &[u8]) -> Vec<u8> {
+        let mut b = vec![0; IFINFO];
+        b[4..8].copy_from_slice(&7i32.to_ne_bytes());
+        b[8..12].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
+        attribute(&mut b, libc::IFLA_IFNAME, b"veth7\0");
+        attribute(&mut b, libc::IFLA_MTU, &1500u32.to_ne_bytes());
+        attribute(&mut b, libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 9]);
+        attribute(&mut b, libc::IFLA_XDP | 0x8000, xdp);
+        b
+    }
+
+    fn answer() -> Vec<u8> {
+        message(libc::RTM_NEWLINK, SEQ, &body(&nest(&[(IFLA_XDP_PROG_ID, 42), (IFLA_XDP_DRV_PROG_ID, 42)], 1)))
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let link = parse(&answer()).unwrap().unwrap();
+        assert_eq!((link.ifindex, link.name.as_str(), link.mtu), (7, "veth7", 1500));
+        assert_eq!(link.flags, libc::IFF_UP as u32);
+        assert_eq!(link.mac, [2, 0, 0, 0, 0, 9]);
+        assert_eq!(link.xdp, Some((XdpMode::Native, 42)));
+    }
+
+    #[test]
+    fn the_xdp_program_is_found_in_every_mode() {
+        let (any, drv, skb, hw) = (IFLA_XDP_PROG_ID, IFLA_XDP_DRV_PROG_ID, IFLA_XDP_SKB_PROG_ID, IFLA_XDP_HW_PROG_ID);
+        for (attached, ids, want) in [
+            (0, vec![], None),
+            (1, vec![(any, 5)], Some((XdpMode::Native, 5))),
+            (2, vec![(any, 6), (skb, 6)], Some((XdpMode::Generic, 6))),
+            (3, vec![(any, 7), (hw, 7)], Some((XdpMode::Offload, 7))),
+            (4, vec![(drv, 8), (hw, 9)], Some((XdpMode::Native, 8))),
+            (4, vec![(skb, 8), (hw, 9)], Some((XdpMode::Generic, 8))),
+            (200, vec![], Some((XdpMode::Offload, 0))),
+        ] {
+            assert_eq!(xdp(&nest(&ids, attached)), Ok(want), "{attached} {ids:?}");
+        }
+    }
+
+    #[test]
+    fn messages_of_others_are_skipped() {
+        let mut m = message(libc::RTM_NEWLINK, SEQ + 1, &[]);
+        m.extend(message(libc::NLMSG_NOOP as u16, SEQ, &[1, 2, 3, 4]));
+        assert_eq!(parse(&m), Ok(None));
+        m.extend(answer());
+        assert_eq!(parse(&m).unwrap().unwrap().ifindex, 7);
+    }
+
+    #[test]
+    fn the_kernels_error_is_passed_on() {
+        let error = |code: i32| parse(&message(libc::NLMSG_ERROR as u16, SEQ, &code.to_ne_bytes()));
+        assert_eq!(error(-libc::ENODEV), Err(Errno(libc::ENODEV)));
+        for senseless in [0, 1, i32::MIN, i32::MAX] {
+            assert_eq!(error(senseless), Err(Errno(libc::EBADMSG)), "{senseless}");
+        }
+        assert_eq!(parse(&message(libc::NLMSG_ERROR as u16, SEQ, &[0; 3])), Err(Errno(libc::EBADMSG)));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_a_shorter_truth() {
+        let whole = answer();
+        for len in 1..whole.len() {
+            assert_eq!(parse(&whole[..len]), Err(Errno(libc::EBADMSG)), "{len} bytes");
+            // The same with a header that tells the shorter length: attributes end early.
+            let mut short = whole[..len].to_vec();
+            if len >= 4 {
+                short[..4].copy_from_slice(&(len as u32).to_ne_bytes());
+                let _ = parse(&short);
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_errors() {
+        for lie in [0u32, 1, 15, 17, u32::MAX] {
+            let mut m = answer();
+            m[..4].copy_from_slice(&lie.to_ne_bytes());
+            assert_eq!(parse(&m), Err(Errno(libc::EBADMSG)), "message of {lie}");
+        }
+        for lie in [0u16, 1, 3, 4000, u16::MAX] {
+            let mut m = answer();
+            m[HEADER + IFINFO..][..2].copy_from_slice(&lie.to_ne_bytes());
+            assert_eq!(parse(&m), Err(Errno(libc::EBADMSG)), "attribute of {lie}");
+        }
+    }
+
+    #[test]
+    fn values_of_the_wrong_size_are_errors() {
+        for kind in [libc::IFLA_MTU, libc::IFLA_XDP] {
+            let mut b = body(&[]);
+            attribute(&mut b, kind, &[5, 0]);
+            let whole = parse(&message(libc::RTM_NEWLINK, SEQ, &b));
+            if kind == libc::IFLA_MTU {
+                assert_eq!(whole, Err(Errno(libc::EBADMSG)));
+            } else {
+                assert_eq!(whole.unwrap().unwrap().xdp, None);
+            }
+        }
+        let mut id = Vec::new();
+        attribute(&mut id, IFLA_XDP_PROG_ID, &[1]);
+        assert_eq!(xdp(&id), Err(Errno(libc::EBADMSG)));
+        let mut none = Vec::new();
+        attribute(&mut none, IFLA_XDP_ATTACHED, &[]);
+        assert_eq!(xdp(&none), Err(Errno(libc::EBADMSG)));
+    }
+
+    #[test]
+    fn an_interface_without_name_or_index_is_an_error() {
+        let mut b = body(&[]);
+        b[4..8].copy_from_slice(&(-1i32).to_ne_bytes());
+        assert_eq!(parse(&message(libc::RTM_NEWLINK, SEQ, &b)), Err(Errno(libc::EBADMSG)));
+        let nameless = &body(&[])[..IFINFO];
+        assert_eq!(parse(&message(libc::RTM_NEWLINK, SEQ, nameless)), Err(Errno(libc::EBADMSG)));
+    }
+
+    #[test]
+    fn no_single_byte_makes_the_parser_panic() {
+        let whole = answer();
+        for at in 0..whole.len() {
+            for value in [0, 1, 3, 4, 5, 0x7f, 0x80, 0xff] {
+                let mut m = whole.clone();
+                m[at] = value;
+                let _ = parse(&m);
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Settings of the environment, `NETMAP_XDP_*`, read once.
+//!
+//! | variable | values | meaning |
+//! |---|---|---|
+//! | `NETMAP_XDP_LOG` | `off` `error` `warn` `info` `debug` | what goes to standard error; default `info` |
+//! | `NETMAP_XDP_ENGINE` | `embedded` | who plays the kernel's part; this release has only the process itself |
+//! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
+//! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
+//! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
+//! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+
+use std::sync::OnceLock;
+
+/// How NICs are driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The driver places packets in our buffers.
+    ZeroCopy,
+    /// The driver runs the XDP program, the kernel copies.
+    Native,
+    /// The stack runs the XDP program, the kernel copies.
+    Generic,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::ZeroCopy => "zero-copy",
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        })
+    }
+}
+
+/// The settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Highest level of line that is printed, 0 for none.
+    pub log: u8,
+    /// The one mode to use, or the whole ladder.
+    pub mode: Option<Mode>,
+    /// Buffers of region 1.
+    pub buffers: Option<u32>,
+    /// Slots of a NIC ring.
+    pub slots: u32,
+    /// Aligned chunks even where unaligned ones work.
+    pub aligned: Option<bool>,
+    /// Lines about values that were not understood, for whoever can print them.
+    pub complaints: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the settings through `get`, which returns the value of a variable.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Settings {
+        let mut complaints = Vec::new();
+        let mut bad = |name: &str, value: &str, want: &str| {
+            complaints.push(format!("{name}={value} is not understood and was left out; use {want}"));
+        };
+        let log = match get("NETMAP_XDP_LOG").as_deref() {
+            None | Some("" | "info") => 3,
+            Some("off") => 0,
+            Some("error") => 1,
+            Some("warn") => 2,
+            Some("debug") => 4,
+            Some(v) => {
+                bad("NETMAP_XDP_LOG", v, "off, error, warn, info or debug");
+                3
+            }
+        };
+        let mode = match get("NETMAP_XDP_MODE").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("zerocopy" | "zero-copy") => Some(Mode::ZeroCopy),
+            Some("native") => Some(Mode::Native),
+            Some("generic") => Some(Mode::Generic),
+            Some(v) => {
+                bad("NETMAP_XDP_MODE", v, "auto, zerocopy, native or generic");
+                None
+            }
+        };
+        let mut number = |name: &str, least: u32, most: u32| {
+            let v = get(name)?;
+            match v.parse::<u32>() {
+                Ok(n) if (least..=most).contains(&n) => Some(n),
+                _ => {
+                    bad(name, &v, &format!("a number from {least} to {most}"));
+                    None
+                }
+            }
+        };
+        let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
+        let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
+        let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("aligned") => Some(true),
+            Some("unaligned") => Some(false),
+            Some(v) => {
+                bad("NETMAP_XDP_UMEM", v, "auto, unaligned or aligned");
+                None
+            }
+        };
+        match get("NETMAP_XDP_ENGINE").as_deref() {
+            None | Some("" | "auto" | "embedded") => {}
+            Some(v) => bad("NETMAP_XDP_ENGINE", v, "embedded"),
+        }
+        Settings { log, mode, buffers, slots, aligned, complaints }
+    }
+}
+
+/// The settings of this process, read from the environment at the first call.
+pub fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| Settings::read(|name| std::env::var(name).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &'static str) -> Settings {
+        Settings::read(move |n| (n == name).then(|| value.to_string()))
+    }
+
+    #[test]
+    fn defaults_hold_without_an_environment() {
+        let s = Settings::read(|_| None);
+        assert_eq!((s.log, s.mode, s.buffers, s.slots, s.aligned), (3, None, None, 1024, None));
+        assert!(s.complaints.is_empty());
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_named_and_left_out() {
+        for (name, value) in [
+            ("NETMAP_XDP_MODE", "fast"),
+            ("NETMAP_XDP_SLOTS", "0"),
+            ("NETMAP_XDP_BUFFERS", "-1"),
+            ("NETMAP_XDP_LOG", "loud"),
+            ("NETMAP_XDP_ENGINE", "kernel"),
+            ("NETMAP_XDP_UMEM", "odd"),
+        ] {
+            let s = with(name, value);
+            assert_eq!(s.complaints.len(), 1, "{name}");
+            assert!(s.complaints[0].contains(name) && s.complaints[0].contains(value));
+            assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
+        }
+    }
+
+    #[test]
+    fn modes_can_be_forced() {
+        assert_eq!(with("NETMAP_XDP_MODE", "generic").mode, Some(Mode::Generic));
+        assert_eq!(with("NETMAP_XDP_MODE", "zerocopy").mode, Some(Mode::ZeroCopy));
+    }
+}

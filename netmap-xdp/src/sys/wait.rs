@@ -1,0 +1,85 @@
+//! Waiting: `ppoll`, `epoll`, clocks.
+
+use super::{Errno, Fd, syscall};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+fn timespec(d: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: d.as_secs().min(i64::MAX as u64) as i64, tv_nsec: i64::from(d.subsec_nanos()) }
+}
+
+/// `ppoll`; `None` waits without limit.
+pub fn ppoll(
+    fds: &mut [libc::pollfd],
+    timeout: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Result<usize, Errno> {
+    let ts = timeout.map(timespec);
+    let ts = ts.as_ref().map_or(0, |t| t as *const libc::timespec as usize);
+    let mask = sigmask.map_or(0, |m| m as *const libc::sigset_t as usize);
+    // SAFETY: array, timespec and mask outlive the call; the kernel's sigset has 8 bytes. The kernel may write the rest of
+    // the time into the timespec, which is a local copy that nobody reads again.
+    unsafe { syscall(libc::SYS_ppoll, [fds.as_mut_ptr() as usize, fds.len(), ts, mask, 8, 0]) }
+}
+
+/// An epoll instance that watches sockets edge by edge: each call of the socket's wakeup counts as one event, so that a
+/// waiter learns of completions even where the level (`POLLOUT`) was true all along.
+#[derive(Debug)]
+pub struct EdgeSet(Fd);
+
+impl EdgeSet {
+    /// An empty set.
+    pub fn new() -> Result<EdgeSet, Errno> {
+        // SAFETY: takes an integer; the new descriptor is ours.
+        unsafe {
+            let fd = syscall(libc::SYS_epoll_create1, [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0])?;
+            Ok(EdgeSet(Fd::from_raw_high(fd as i32)))
+        }
+    }
+
+    /// Watches `fd` for `events` (`EPOLLIN`, `EPOLLOUT`).
+    pub fn add(&self, fd: RawFd, events: i32) -> Result<(), Errno> {
+        let ev = libc::epoll_event { events: (events | libc::EPOLLET) as u32, u64: fd as u64 };
+        let op = libc::EPOLL_CTL_ADD as usize;
+        // SAFETY: the event outlives the call.
+        unsafe {
+            syscall(libc::SYS_epoll_ctl, [self.raw() as usize, op, fd as usize, &raw const ev as usize, 0, 0])?;
+        }
+        Ok(())
+    }
+
+    /// Waits for events, takes them all and returns their union; 0 when time is up.
+    pub fn wait(&self, timeout: Duration, sigmask: Option<&libc::sigset_t>) -> Result<u32, Errno> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        let millis = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let mask = sigmask.map_or(0, |m| m as *const libc::sigset_t as usize);
+        // SAFETY: array and mask outlive the call; the kernel's sigset has 8 bytes.
+        let n = unsafe {
+            let (ep, at, room) = (self.raw() as usize, events.as_mut_ptr() as usize, events.len());
+            syscall(libc::SYS_epoll_pwait, [ep, at, room, millis as usize, mask, 8])?
+        };
+        Ok(events[..n.min(64)].iter().fold(0, |all, e| all | e.events))
+    }
+
+    /// The descriptor, readable while events lie in the set.
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the structure; cannot fail for the clocks used here.
+    unsafe { libc::clock_gettime(id, &mut ts) };
+    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
+}
+
+/// Time since boot, which never goes back.
+pub fn monotonic() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Time of day since 1970.
+pub fn realtime() -> Duration {
+    clock(libc::CLOCK_REALTIME)
+}

@@ -1,0 +1,15 @@
+//! AF_XDP: the UMEM's addresses, the four rings of a socket, sockets, and the XDP program that steers queues into them.
+//!
+//! The engine makes sockets and programs; clients get socket descriptors and map the rings. Knows nothing of netmap rings:
+//! the two meet in `port`.
+
+mod aya_loader;
+mod geometry;
+pub mod program;
+mod queue;
+mod socket;
+
+pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
+pub use program::{AttachError, AttachMode, Loader, Program, QueueCounters, embedded};
+pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};
+pub use socket::{BindError, Socket, SocketPlan, Umem};

@@ -1,0 +1,190 @@
+//! Making AF_XDP sockets: one per netdev and queue, all on one UMEM.
+//!
+//! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
+//! registers it; later ones, on any device, share it through any bound sibling.
+
+use super::Geometry;
+use crate::shm::Memory;
+use crate::sys::xdp::{self, Which};
+use crate::sys::{Errno, Error, Fd, Mode};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind.
+const REBIND_PATIENCE: Duration = Duration::from_millis(500);
+const REBIND_PAUSE: Duration = Duration::from_millis(2);
+
+/// The buffer pool of a region as one UMEM registration: mode and geometry are fixed by its first bind.
+#[derive(Clone)]
+pub struct Umem {
+    region: Arc<Memory>,
+    pool: u64,
+    len: u64,
+    geometry: Geometry,
+}
+
+impl Umem {
+    /// The `len` bytes of `region` from `pool`, which is page aligned.
+    pub fn new(region: Arc<Memory>, pool: u64, len: u64, geometry: Geometry) -> Umem {
+        Umem { region, pool, len, geometry }
+    }
+
+    /// How buffers lie in it.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn register(&self, fd: &Fd) -> Result<(), Error> {
+        let fits = self.pool.checked_add(self.len).is_some_and(|end| end <= self.region.size() as u64);
+        if !fits {
+            return Err(Error::new("setsockopt XDP_UMEM_REG", "", Errno(libc::EINVAL)));
+        }
+        let addr = self.region.address() + self.pool as usize;
+        let unaligned = self.geometry == Geometry::Unaligned;
+        // SAFETY: the range lies in a shared mapping (just checked) that `Socket` keeps; nobody holds plain references into
+        // a `Memory`.
+        unsafe { xdp::register_umem(fd, addr, self.len, self.geometry.chunk(), unaligned) }
+    }
+}
+
+/// What a socket is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketPlan {
+    /// The netdev, in the calling thread's network namespace.
+    pub ifindex: u32,
+    /// Its queue.
+    pub queue: u32,
+    /// Entries of fill and receive ring, a power of two.
+    pub rx_size: u32,
+    /// Entries of transmit and completion ring, a power of two.
+    pub tx_size: u32,
+    /// How the driver is used.
+    pub mode: Mode,
+}
+
+/// Why a socket is not bound.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BindError {
+    /// The interface is down: bind again when it is up.
+    #[error("the interface is down")]
+    Down,
+    /// The device or the kernel cannot do what the mode asks for.
+    #[error("{0}")]
+    NotSupported(Error),
+    /// Somebody else holds the queue.
+    #[error("{0}: another AF_XDP socket holds this queue")]
+    Busy(Error),
+    /// Anything else.
+    #[error("{0}")]
+    Other(#[from] Error),
+}
+
+/// An AF_XDP socket with its four rings sized, and bound or about to be.
+pub struct Socket {
+    fd: Fd,
+    plan: SocketPlan,
+    bound: bool,
+    sg: bool,
+    /// Pins the pages that the kernel knows by address.
+    _umem: Umem,
+}
+
+impl Socket {
+    /// Makes and binds a socket. `sibling` is a bound socket of the same UMEM, if there is one. An interface that is down
+    /// yields an unbound socket, whose rings can be mapped already; see [`Socket::bind`].
+    pub fn open(umem: &Umem, plan: SocketPlan, sibling: Option<RawFd>) -> Result<Socket, BindError> {
+        let fd = xdp::socket()?;
+        if sibling.is_none() {
+            umem.register(&fd)?;
+        }
+        for (which, size) in [
+            (Which::Fill, plan.rx_size),
+            (Which::Completion, plan.tx_size),
+            (Which::Rx, plan.rx_size),
+            (Which::Tx, plan.tx_size),
+        ] {
+            xdp::set_ring_size(&fd, which, size)?;
+        }
+        // Fewer system calls for the same work where the kernel knows the option; nothing is lost where it does not.
+        let _ = xdp::set_tx_budget(&fd, plan.tx_size.max(32));
+        let mut socket = Socket { fd, plan, bound: false, sg: false, _umem: umem.clone() };
+        match socket.bind(sibling) {
+            Ok(()) | Err(BindError::Down) => Ok(socket),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Binds a socket that is not bound yet; on one that is, nothing happens.
+    pub fn bind(&mut self, sibling: Option<RawFd>) -> Result<(), BindError> {
+        if self.bound {
+            return Ok(());
+        }
+        let mode = match self.plan.mode {
+            Mode::ZeroCopy => libc::XDP_ZEROCOPY,
+            Mode::Native | Mode::Generic => libc::XDP_COPY,
+        };
+        let own = mode | libc::XDP_USE_NEED_WAKEUP;
+        // With a sibling the flags are exactly XDP_SHARED_UMEM; mode, wakeup and fragments are the sibling's.
+        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { vec![own | XDP_USE_SG, own] };
+        let mut waited = Duration::ZERO;
+        let mut step = 0;
+        loop {
+            let flags = ladder[step];
+            let refused = match xdp::bind(&self.fd, self.plan.ifindex, self.plan.queue, flags, sibling) {
+                Ok(()) => {
+                    self.bound = true;
+                    self.sg = flags & XDP_USE_SG != 0;
+                    return Ok(());
+                }
+                Err(e) => Error::new("bind AF_XDP", format!("queue {}", self.plan.queue), e),
+            };
+            match refused.errno.0 {
+                libc::ENETDOWN => return Err(BindError::Down),
+                libc::EBUSY if waited < REBIND_PATIENCE => {
+                    std::thread::sleep(REBIND_PAUSE);
+                    waited += REBIND_PAUSE;
+                }
+                libc::EBUSY => return Err(BindError::Busy(refused)),
+                libc::EINVAL | libc::EOPNOTSUPP if step + 1 < ladder.len() => step += 1,
+                libc::EOPNOTSUPP | libc::EINVAL => return Err(BindError::NotSupported(refused)),
+                _ => return Err(BindError::Other(refused)),
+            }
+        }
+    }
+
+    /// Whether it is bound.
+    pub fn bound(&self) -> bool {
+        self.bound
+    }
+
+    /// Whether frames of several buffers may be sent and received. For a socket that shares a UMEM, its first sibling
+    /// tells.
+    pub fn multi_buffer(&self) -> bool {
+        self.sg
+    }
+
+    /// What it was made as.
+    pub fn plan(&self) -> SocketPlan {
+        self.plan
+    }
+
+    /// The kernel's counters.
+    pub fn statistics(&self) -> Result<xdp::Statistics, Error> {
+        xdp::statistics(self.fd.as_raw_fd())
+    }
+
+    /// Another descriptor of it, for a client.
+    pub fn share(&self) -> Result<Fd, Error> {
+        self.fd.try_clone().map_err(|e| Error::new("fcntl F_DUPFD_CLOEXEC", "an AF_XDP socket", e))
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// `XDP_USE_SG`: frames of several buffers (6.6).
+const XDP_USE_SG: u16 = 1 << 4;
