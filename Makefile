@@ -1,0 +1,77 @@
+# netmap-xdp: the one entry point. `make help` lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# A toolchain that rustup has put into its usual place is found without a login shell.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+DESTDIR ?=
+CC ?= cc
+CFLAGS ?= -O2
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+HEADERS = $(shell cd compat-c/include && find . -name '*.h' -printf '%P\n')
+EXAMPLES = $(patsubst compat-c/examples/%.c,build/%,$(wildcard compat-c/examples/*.c))
+SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
+RELEASE = target/release
+# What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
+TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge
+
+.PHONY: help deps build demo test bench lint deny install uninstall clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install what is missing to build and test (Debian, as root)
+	@bash mk/deps.sh
+
+build: ## the library, the tools and the C examples, optimised
+	cargo build --release --locked --workspace
+	@$(MAKE) $(EXAMPLES)
+
+build/%: compat-c/examples/%.c $(wildcard compat-c/examples/*.h compat-c/include/*.h compat-c/include/net/*.h)
+	@mkdir -p build
+	$(CC) $(CFLAGS) -pthread -I compat-c/include $< -o $@
+
+demo: deps build ## a million verified packets each way between Rust and C, then flat out (as root)
+	@bash tests/demo.sh
+
+test: deps ## all tests (as root)
+	@bash mk/test.sh
+
+bench: deps build ## measure, against a peer in the same run (as root)
+	cargo run --release --locked -p netmap-xdp-benches
+
+lint: ## formatting, warnings as errors, shell scripts, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); \
+	else echo "note: shellcheck is not installed, the shell scripts were not checked"; fi
+	@if command -v cargo-deny >/dev/null; then $(MAKE) deny; \
+	else echo "note: cargo-deny is not installed, licences were not checked (make deny)"; fi
+
+deny: ## licences and duplicates of the dependencies; builds cargo-deny first where it is missing (4 minutes)
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny --locked check bans licenses sources
+
+install: build ## into $(DESTDIR)$(PREFIX): library, headers, pkg-config file, tools
+	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(BINDIR)'
+	install -m 644 $(RELEASE)/libnetmap_xdp.so '$(DESTDIR)$(LIBDIR)/'
+	for h in $(HEADERS); do install -D -m 644 "compat-c/include/$$h" '$(DESTDIR)$(INCLUDEDIR)'/"$$h" || exit 1; done
+	sed -e 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@INCLUDEDIR@|$(INCLUDEDIR)|g; s|@VERSION@|$(VERSION)|g' \
+		compat-c/netmap-xdp.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/netmap-xdp.pc'
+	for t in $(TOOLS); do install -m 755 "$(RELEASE)/$${t%:*}" '$(DESTDIR)$(BINDIR)'/"$${t#*:}" || exit 1; done
+
+uninstall: ## the reverse
+	rm -f '$(DESTDIR)$(LIBDIR)/libnetmap_xdp.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/netmap-xdp.pc'
+	for h in $(HEADERS); do rm -f '$(DESTDIR)$(INCLUDEDIR)'/"$$h"; done
+	for t in $(TOOLS); do rm -f '$(DESTDIR)$(BINDIR)'/"$${t#*:}"; done
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf build
