@@ -116,7 +116,7 @@ impl Port {
 
     /// Name of the interface.
     pub fn name(&self) -> &str {
-        self.bound().ifname()
+        self.bound().name()
     }
 
     /// Identity of the memory region: ports with the same one can exchange buffers.
@@ -129,9 +129,10 @@ impl Port {
         crate::shm::BUF_SIZE as usize
     }
 
-    /// How the NIC is driven: `zero-copy`, `native` (the driver runs XDP, the kernel copies), `generic`.
+    /// How the NIC is driven: `zero-copy`, `native` (the driver runs XDP, the kernel copies), `generic`; `memory` for a port
+    /// that is no NIC.
     pub fn mode(&self) -> String {
-        self.bound().mode().to_string()
+        self.bound().mode().map_or_else(|| "memory".to_string(), |m| m.to_string())
     }
 
     /// Bound transmit rings.
@@ -247,8 +248,11 @@ impl Port {
         Some(self.dev()?.mtu)
     }
 
-    /// Whether the interface is up and has carrier.
+    /// Whether the interface is up and has carrier; a port that is no NIC always has.
     pub fn link_up(&self) -> bool {
+        if self.bound().mode().is_none() {
+            return true;
+        }
         self.dev().and_then(|d| link_state(d.ifindex).ok()).is_some_and(|l| l.up && l.running)
     }
 }

@@ -3,14 +3,15 @@
 use super::host;
 use crate::abi::NR_NO_TX_POLL;
 use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
-use crate::engine::{Grant, GrantId, RingGrant};
+use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
 use crate::port::nic::{NicRx, NicTx};
-use crate::port::{Carrier, PortRing, Synced};
+use crate::port::null::Null;
+use crate::port::pipe::{PipeRx, PipeTx};
+use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::Ordering::*;
 use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ pub struct Binding {
 pub struct Bound {
     id: GrantId,
     reply: RegisterReply,
-    ifname: String,
-    mode: Mode,
+    name: String,
+    mode: Option<Mode>,
     tx_poll: bool,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
@@ -65,7 +66,7 @@ impl Binding {
     pub fn register(&self, request: &Register) -> Result<&Bound, Failure> {
         let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = self.bound.get() {
-            return Err(Failure::already_bound(&bound.ifname));
+            return Err(Failure::already_bound(&bound.name));
         }
         let grant = host::register(request)?;
         let id = grant.id;
@@ -80,7 +81,7 @@ impl Binding {
 
     fn could_register(&self, request: &Register) -> Result<(), Failure> {
         match self.bound.get() {
-            Some(bound) => Err(Failure::already_bound(&bound.ifname)),
+            Some(bound) => Err(Failure::already_bound(&bound.name)),
             None => host::check(request),
         }
     }
@@ -180,7 +181,7 @@ fn tell(failure: &Failure) {
 impl Bound {
     fn map(grant: Grant, request: &Register) -> Result<Bound, Failure> {
         let failed = |what: &str| {
-            let object = format!("{what} of {}", grant.ifname);
+            let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
         };
         let memory =
@@ -188,11 +189,21 @@ impl Bound {
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
-            let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.ifname));
+            let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
-            let carrier: Box<dyn Carrier> = match g.ring.dir {
-                Dir::Tx => Box::new(NicTx::map(g.socket.clone(), g.plan).map_err(|e| bad(&e))?),
-                Dir::Rx => Box::new(NicRx::map(g.socket.clone(), g.plan).map_err(|e| bad(&e))?),
+            let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
+                (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
+                    Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
+                }
+                (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
+                    Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
+                }
+                (CarrierGrant::Null, _) => Box::new(Null),
+                (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {
+                    let peer = Kring::attach(&memory, *peer, &private, *peer_kring).map_err(|e| bad(&e))?;
+                    let wake = Wake::new(wake.clone(), wake_peer.clone());
+                    if dir == Dir::Tx { Box::new(PipeTx::new(peer, wake)) } else { Box::new(PipeRx::new(peer, wake)) }
+                }
             };
             Ok(PortRing::new(kring, carrier))
         };
@@ -206,7 +217,7 @@ impl Bound {
             rx_edges: OnceLock::new(),
             memory,
             region: grant.region,
-            ifname: grant.ifname,
+            name: grant.name,
             mode: grant.mode,
         })
     }
@@ -216,13 +227,13 @@ impl Bound {
         &self.reply
     }
 
-    /// Name of the interface.
-    pub fn ifname(&self) -> &str {
-        &self.ifname
+    /// Name of the port.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// How the NIC is driven.
-    pub fn mode(&self) -> Mode {
+    /// How the NIC is driven, for a port that is one.
+    pub fn mode(&self) -> Option<Mode> {
         self.mode
     }
 
@@ -273,7 +284,15 @@ impl Bound {
         if self.edges(events).iter().all(Option::is_none) {
             return most.min(REKICK);
         }
-        if events & WANT_TX != 0 { most.min(LOOK_AFTER_TX) } else { most }
+        let completions = events & WANT_TX != 0 && self.tx.iter().any(|r| r.carrier().socket().is_some());
+        if completions { most.min(LOOK_AFTER_TX) } else { most }
+    }
+
+    /// Announces a sleeper that waits for `events`; returns whether it must sync once more before it sleeps.
+    pub(super) fn arm(&self, events: i16) -> bool {
+        let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
+        let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
+        tx.chain(rx).filter(|r| r.carrier().arm(r.kring())).count() > 0
     }
 
     /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
@@ -289,8 +308,7 @@ impl Bound {
 
     /// Descriptor numbers of the sockets behind the rings, each once: for statistics.
     pub fn sockets(&self) -> Vec<std::os::fd::RawFd> {
-        let mut all: Vec<_> =
-            self.tx.iter().chain(&self.rx).filter_map(|r| Some(r.carrier().signal()?.0.as_raw_fd())).collect();
+        let mut all: Vec<_> = self.tx.iter().chain(&self.rx).filter_map(|r| r.carrier().socket()).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -79,8 +79,8 @@ pub(super) fn tend() {
     }
 }
 
-/// Free and usable buffers of region 1 while it exists: for tests that count them.
-pub fn settled() -> Option<(u32, u32)> {
+/// Buffers of region 1 that are free, that ports hold, and that there are, while it exists: for tests that count them.
+pub fn settled() -> Option<(u32, u32, u32)> {
     let mut host = host();
     host.sweep();
     host.engine().buffers()

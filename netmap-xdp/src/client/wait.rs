@@ -21,6 +21,7 @@ pub fn wait<B: Deref<Target = Binding>>(
 ) -> Result<i32, Errno> {
     let mut deadline = None;
     let mut ask_others = timeout == Some(Duration::ZERO);
+    let mut armed = false;
     loop {
         let (mut ready, mut others) = (0, false);
         for (i, p) in fds.iter_mut().enumerate() {
@@ -42,6 +43,16 @@ pub fn wait<B: Deref<Target = Binding>>(
                 return Ok(ready);
             }
         }
+        if !armed {
+            // Who is woken only on request asks now, and looks once more before sleeping.
+            armed = true;
+            let arm = |(i, p): (usize, &libc::pollfd)| {
+                binding(i, p.fd).is_some_and(|b| b.bound().is_some_and(|bound| bound.arm(p.events)))
+            };
+            if fds.iter().enumerate().filter(|(_, p)| p.fd >= 0).filter(|e| arm(*e)).count() > 0 {
+                continue;
+            }
+        }
         let left = match timeout {
             None => None,
             Some(t) => {
@@ -54,6 +65,7 @@ pub fn wait<B: Deref<Target = Binding>>(
             }
         };
         ask_others = sleep(fds, &binding, left, sigmask)?;
+        armed = false;
     }
 }
 

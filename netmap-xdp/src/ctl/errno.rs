@@ -96,6 +96,7 @@ conditions! {
     NotBound              ENXIO      "the descriptor is not bound to a port" "netmap_ioctl";
     UnknownMemId          EINVAL     "no region has this memory id" "netmap_mem_find";
     DeprecatedPipeMode    EINVAL     "pipes are named by { and }, not by a mode" "netmap_get_na";
+    NullWithoutRegion     EINVAL     "a null port has no region of its own and names none" "netmap_get_null_na";
     BadPipeName           EINVAL     "the pipe has no name, no parent, or a mode without NIC rings" "netmap_get_pipe_na";
     NoSuchInterface       ENXIO      "there is no such interface" "netmap_get_na";
     NotSupportedYet       EOPNOTSUPP "this release does not serve this kind of port" "-";
@@ -147,6 +148,12 @@ impl Failure {
     /// The mode is none of `NR_REG_*`.
     pub fn invalid_mode(mode: u32) -> Failure {
         Condition::InvalidMode.says(format!("mode {mode} is not one of NR_REG_*"))
+    }
+
+    /// A null port was asked for without saying in which region.
+    pub fn null_without_region(name: impl fmt::Display) -> Failure {
+        Condition::NullWithoutRegion
+            .says(format!("{name}: a null port needs a memory id; 1 is the region of all NICs (`@1`)"))
     }
 
     /// The port has no host rings.
@@ -299,6 +306,7 @@ mod tests {
         (Condition::NotBound, libc::ENXIO),
         (Condition::UnknownMemId, libc::EINVAL),
         (Condition::DeprecatedPipeMode, libc::EINVAL),
+        (Condition::NullWithoutRegion, libc::EINVAL),
         (Condition::BadPipeName, libc::EINVAL),
         (Condition::NoSuchInterface, libc::ENXIO),
         (Condition::NotSupportedYet, libc::EOPNOTSUPP),

@@ -27,10 +27,10 @@ pub struct Grant {
     pub tx: Vec<RingGrant>,
     /// The bound receive rings, lowest first.
     pub rx: Vec<RingGrant>,
-    /// Name of the interface.
-    pub ifname: String,
-    /// How the NIC is driven.
-    pub mode: Mode,
+    /// Name of the port.
+    pub name: String,
+    /// How the NIC is driven, for a port that is one.
+    pub mode: Option<Mode>,
 }
 
 /// One bound ring.
@@ -40,8 +40,31 @@ pub struct RingGrant {
     pub ring: RingPlace,
     /// Where its private state lies.
     pub kring: KringPlace,
-    /// The AF_XDP socket of its queue.
-    pub socket: Arc<Fd>,
-    /// Sizes and addresses of that socket.
-    pub plan: NicPlan,
+    /// What carries it.
+    pub carrier: CarrierGrant,
+}
+
+/// What a client needs to sync one ring.
+#[derive(Clone, Debug)]
+pub enum CarrierGrant {
+    /// A queue of a NIC.
+    Nic {
+        /// Its AF_XDP socket.
+        socket: Arc<Fd>,
+        /// Sizes and addresses of that socket.
+        plan: NicPlan,
+    },
+    /// Nothing.
+    Null,
+    /// The ring at the other end of a pipe, in the same region and the same private memory.
+    Pipe {
+        /// That ring.
+        peer: RingPlace,
+        /// Its state.
+        peer_kring: KringPlace,
+        /// Eventfd that wakes who sleeps on this ring.
+        wake: Arc<Fd>,
+        /// Eventfd that wakes who sleeps on the other one.
+        wake_peer: Arc<Fd>,
+    },
 }

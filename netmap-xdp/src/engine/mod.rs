@@ -1,42 +1,48 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
 //! out grants; packets never pass through it.
 //!
+//! ```text
+//! ask        describe ports and regions
+//! register   resolve (which port, which rings) -> take (users) -> start (rings, buffers, carrier) -> Grant
+//! release    leave -> stop what nobody uses -> buffers and rings back to the region
+//! ```
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
 mod grant;
 mod nic;
+mod null;
+mod pipe;
 mod region;
+mod registry;
+mod rings;
 
-pub use grant::{Grant, GrantId, RingGrant};
+pub use grant::{CarrierGrant, Grant, GrantId, RingGrant};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
-    self, Condition, Failure, Geometry as PortGeometry, Pool, Pools, PoolsInfoReply, PortInfoReply, PortKind, Register,
-    RegisterReply, Reply, Request, Selection,
+    self, Condition, Failure, Geometry as PortGeometry, Pool, Pools, PoolsInfoReply, PortInfoReply, PortKind, PortName,
+    Register, RegisterReply, Reply, Request, RingCounts, Selection,
 };
-use crate::ring::Kring;
-use crate::shm::Layout;
+use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
-use crate::xsk::{Geometry, Loader};
+use crate::xsk::Loader;
 use nic::NicPort;
+use null::NullPort;
+use pipe::Pipe;
 use region::Region;
-use std::collections::HashMap;
+use registry::{PipeKey, PortKey, Ports};
+use std::collections::{HashMap, HashSet};
 
-/// The region of all NIC, host and pipe ports.
+/// The region of all NIC, host, pipe and null ports.
 const MAIN_REGION: u16 = 1;
 /// Buffers of region 1 unless more are asked for or the setting says otherwise: rings of 1024 slots for four queues.
 const DEFAULT_BUFFERS: u32 = 16384;
 /// Bounds of a ring's size.
 const SLOTS: std::ops::RangeInclusive<u32> = 8..=16384;
-
-/// A netdev in a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct PortKey {
-    namespace: (u64, u64),
-    ifindex: u32,
-}
+/// Bytes of the two kinds of object at the head of a region, as `NETMAP_REQ_POOLS_INFO_GET` tells them.
+const OBJECT: u32 = 512;
 
 /// What is to be undone when a grant goes.
 struct Held {
@@ -46,11 +52,18 @@ struct Held {
     nifp: u64,
 }
 
+/// The port that a registration is for.
+enum Target {
+    Nic(NetDev),
+    Pipe(PipeKey),
+    Null,
+}
+
 /// The registry.
 pub struct Engine {
     loader: &'static dyn Loader,
     region: Option<Region>,
-    nics: HashMap<PortKey, NicPort>,
+    ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
 }
@@ -61,7 +74,7 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, region: None, nics: HashMap::new(), grants: HashMap::new(), next_grant: 1 }
+        Engine { loader, region: None, ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
     }
 
     /// Carries out a request that binds nothing.
@@ -72,9 +85,9 @@ impl Engine {
                 Ok(Reply::PortInfo(PortInfoReply { memsize: self.memsize(), mem_id: MAIN_REGION, geometry: None }))
             }
             Request::PortInfo(info) => {
-                let dev = self.interface(&info.as_register())?;
-                let counts = NicPort::counts(&dev);
-                let slots = self.slots_of(&dev, [info.tx_slots, info.rx_slots]);
+                let register = info.as_register();
+                let target = self.target(&register)?;
+                let (counts, slots) = self.shape(&target, &register);
                 let geometry = PortGeometry {
                     tx_slots: slots[0],
                     rx_slots: slots[1],
@@ -87,11 +100,11 @@ impl Engine {
                 Ok(Reply::PortInfo(PortInfoReply { memsize, mem_id: MAIN_REGION, geometry: Some(geometry) }))
             }
             Request::PoolsInfo(info) => {
-                self.interface(&Register { mem_id: info.mem_id, ..Register::new(info.name) })?;
+                self.target(&Register { mem_id: info.mem_id, ..Register::new(info.name) })?;
                 Ok(Reply::PoolsInfo(PoolsInfoReply(self.pools())))
             }
             Request::HdrGet(name) => {
-                self.interface(&Register::new(*name))?;
+                self.target(&Register::new(*name))?;
                 Ok(Reply::HdrLen(0))
             }
             Request::HdrSet(set) => Err(Failure::no_vnet_header(set.name)),
@@ -100,66 +113,82 @@ impl Engine {
         }
     }
 
-    /// The interface that a registration names, or why there is none: `netmap_get_na`.
-    fn interface(&self, register: &Register) -> Result<NetDev, Failure> {
+    /// The port that a registration names, or why there is none: `netmap_get_na`.
+    fn target(&self, register: &Register) -> Result<Target, Failure> {
         self.check_mem_id(register.mem_id)?;
-        let kind = match register.kind()? {
-            PortKind::Nic => {
-                let name = register.name.as_str().ok_or_else(|| Failure::no_such_interface(register.name))?;
-                return NetDev::by_name(name).map_err(|e| match e.errno.0 {
-                    libc::ENODEV | libc::ENXIO | libc::EINVAL | libc::ENAMETOOLONG => Failure::no_such_interface(name),
-                    _ => Failure::system(&e),
-                });
+        match register.kind()? {
+            PortKind::Nic => interface(register.name).map(Target::Nic),
+            PortKind::Null if register.mem_id == 0 => Err(Failure::null_without_region(register.name)),
+            PortKind::Null => Ok(Target::Null),
+            PortKind::Pipe { parent, id, .. } => {
+                if parent.as_bytes().starts_with(b"vale") {
+                    return Err(Failure::not_supported_yet(register.name, "a pipe on a VALE port"));
+                }
+                Ok(Target::Pipe(PipeKey { namespace: namespace_id(), parent, id }))
             }
-            PortKind::Null => "a null port",
-            PortKind::Monitor => "a monitor",
-            PortKind::Pipe { .. } => "a pipe",
-            PortKind::Vale => "a VALE port",
-        };
-        Err(Failure::not_supported_yet(register.name, kind))
+            PortKind::Monitor => Err(Failure::not_supported_yet(register.name, "a monitor")),
+            PortKind::Vale => Err(Failure::not_supported_yet(register.name, "a VALE port")),
+        }
     }
 
     fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
         if id > MAIN_REGION { Err(Failure::unknown_mem_id(id)) } else { Ok(()) }
     }
 
-    fn slots_of(&self, dev: &NetDev, asked: [u32; 2]) -> [u32; 2] {
-        let key = PortKey { namespace: namespace_id(), ifindex: dev.ifindex };
-        match self.nics.get(&key) {
-            Some(port) => port.slots(),
-            None => asked.map(|n| if n == 0 { settings().slots } else { n.clamp(*SLOTS.start(), *SLOTS.end()) }),
+    /// Rings and slots of a port: as it is, if it exists, or as the registration would make it.
+    fn shape(&self, target: &Target, register: &Register) -> (RingCounts, [u32; 2]) {
+        let bound = |n: u32, most: u32| if n == 0 { settings().slots.min(most) } else { n.clamp(*SLOTS.start(), most) };
+        let asked = [register.tx_slots, register.rx_slots];
+        match target {
+            Target::Nic(dev) => match self.ports.nics.get(&registry::nic_key(dev)) {
+                Some(port) => (port.rings().counts(), port.rings().slots()),
+                None => (NicPort::counts(dev), asked.map(|n| bound(n, *SLOTS.end()))),
+            },
+            Target::Pipe(key) => match (self.ports.pipes.get(key), register.kind()) {
+                (Some(pipe), Ok(PortKind::Pipe { role, .. })) => (pipe.rings(role).counts(), pipe.rings(role).slots()),
+                _ => {
+                    let rings = |n: u16| n.clamp(1, pipe::MAX_RINGS);
+                    let counts = RingCounts {
+                        tx: rings(register.tx_rings),
+                        rx: rings(register.rx_rings),
+                        host_tx: 0,
+                        host_rx: 0,
+                    };
+                    (counts, asked.map(|n| bound(n, pipe::MAX_SLOTS)))
+                }
+            },
+            Target::Null => {
+                let counts = RingCounts { tx: register.tx_rings, rx: register.rx_rings, host_tx: 0, host_rx: 0 };
+                (counts, asked.map(|n| bound(n, *SLOTS.end())))
+            }
         }
+    }
+
+    fn planned(&self) -> Layout {
+        Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), region::OBJECTS)
     }
 
     fn memsize(&self) -> u64 {
-        match &self.region {
-            Some(region) => region.size(),
-            None => Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), 1024).size,
-        }
+        self.region.as_ref().map_or_else(|| self.planned().size, Region::size)
     }
 
     fn pools(&self) -> Pools {
-        let planned = Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), 1024);
+        let planned = self.planned();
         let layout = self.region.as_ref().map_or(&planned, Region::layout);
-        let rings = (layout.meta / 512) as u32;
-        Pools {
-            memsize: layout.size,
-            mem_id: MAIN_REGION,
-            interfaces: Pool { offset: 0, count: rings, size: 512 },
-            rings: Pool { offset: 0, count: rings, size: 512 },
-            buffers: Pool { offset: layout.buffer(0), count: layout.buffers, size: crate::shm::BUF_SIZE },
-        }
+        let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
+        let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
+        Pools { memsize: layout.size, mem_id: MAIN_REGION, interfaces: objects, rings: objects, buffers }
     }
 
-    /// The interface and the rings that a registration names, or why there are none.
-    fn resolve(&self, register: &Register) -> Result<(NetDev, Selection), Failure> {
-        let dev = self.interface(register)?;
-        let counts = NicPort::counts(&dev);
+    /// The port and the rings that a registration names, or why there are none.
+    fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
+        let target = self.target(register)?;
+        let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
         if selection.tx.end > counts.tx || selection.rx.end > counts.rx {
             return Err(Failure::not_supported_yet(register.name, "a host ring"));
         }
-        Ok((dev, selection))
+        Ok((target, selection, slots))
     }
 
     /// Whether a registration would be refused for what it names; changes nothing.
@@ -169,97 +198,133 @@ impl Engine {
 
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
-        let (dev, selection) = self.resolve(register)?;
-        let key = PortKey { namespace: namespace_id(), ifindex: dev.ifindex };
+        let (target, selection, slots) = self.resolve(register)?;
+        let port = self.find_or_make(target, register, slots)?;
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
-        let mut port = match self.nics.remove(&key) {
-            Some(port) => port,
-            None => {
-                let slots = self.slots_of(&dev, [register.tx_slots, register.rx_slots]);
-                NicPort::open(dev, slots, self.loader)?
-            }
-        };
-        if let Err(e) = port.take(&selection, exclusive) {
-            self.put_back(key, port);
+        if let Err(e) = self.ports.take(&port, &selection, exclusive) {
+            self.drop_idle();
             return Err(e);
         }
-        let held = Held { port: key, selection, exclusive, nifp: 0 };
-        match self.bind(&mut port, &held.selection, register) {
+        let held = Held { port, selection, exclusive, nifp: 0 };
+        match self.bind(&held, register) {
             Ok((grant, nifp)) => {
-                self.nics.insert(key, port);
                 self.grants.insert(grant.id, Held { nifp, ..held });
                 Ok(grant)
             }
             Err(e) => {
-                self.free(&mut port, &held);
-                self.put_back(key, port);
+                self.undo(&held);
                 Err(e)
             }
         }
     }
 
-    /// The part of a registration that `free` undoes.
-    fn bind(
-        &mut self,
-        port: &mut NicPort,
-        selection: &Selection,
-        register: &Register,
-    ) -> Result<(Grant, u64), Failure> {
+    fn find_or_make(&mut self, target: Target, register: &Register, slots: [u32; 2]) -> Result<PortKey, Failure> {
+        let (counts, _) = self.shape(&target, register);
+        match target {
+            Target::Nic(dev) => {
+                let key = registry::nic_key(&dev);
+                if !self.ports.nics.contains_key(&key) {
+                    self.ports.nics.insert(key, NicPort::open(dev, slots, self.loader)?);
+                }
+                Ok(PortKey::Nic(key))
+            }
+            Target::Pipe(key) => {
+                let PortKind::Pipe { parent, id, role } = register.kind()? else {
+                    return Err(Condition::BadPipeName.plain());
+                };
+                if !self.ports.pipes.contains_key(&key) {
+                    let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
+                    self.ports.pipes.insert(key, pipe);
+                }
+                Ok(PortKey::Pipe(key, role))
+            }
+            Target::Null => {
+                let id = self.next_grant;
+                self.ports.nulls.insert(id, NullPort::new(&register.name.to_string(), counts, slots)?);
+                Ok(PortKey::Null(id))
+            }
+        }
+    }
+
+    /// The part of a registration that `undo` undoes.
+    fn bind(&mut self, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
         if self.region.is_none() {
-            self.region = Some(Region::new(MAIN_REGION, self.buffers_for(port, register))?);
+            self.region = Some(Region::new(MAIN_REGION, self.buffers_for(&held.port, register))?);
         }
         let Some(region) = &mut self.region else { return Err(Condition::System.says("no region")) };
-        let nics = &self.nics;
-        port.start(selection, region, &|g: Geometry| nics.values().find_map(|p| p.sibling(g)))?;
-        let counts = NicPort::counts(port.dev());
+        self.ports.start(&held.port, &held.selection, region)?;
+        let port = self.ports.view(&held.port).ok_or_else(|| Condition::System.says("no port"))?;
+        let counts = port.rings.counts();
         let table = [counts.tx, counts.host_tx, counts.rx, counts.host_rx].map(u32::from);
-        let nifp = region.new_if(&port.dev().name, table, &port.offsets(selection))?;
+        let nifp = region.new_if(&port.name, table, &port.rings.offsets(&held.selection))?;
         let id = GrantId(self.next_grant);
         self.next_grant += 1;
-        match grant(id, port, selection, region, nifp, register) {
+        let mut grant = || -> Result<Grant, Failure> {
+            let [tx, rx] = self.ports.grants(&held.port, &held.selection);
+            let (private, private_size) = port.rings.private().share()?;
+            let shared = region.share()?;
+            let extra_bufs = lend_extra(region, nifp, &port.name, register.extra_bufs);
+            let [tx_slots, rx_slots] = port.rings.slots();
+            let reply = RegisterReply {
+                offset: nifp,
+                memsize: region.size(),
+                tx_slots,
+                rx_slots,
+                tx_rings: counts.tx,
+                rx_rings: counts.rx,
+                host_tx_rings: counts.host_tx,
+                host_rx_rings: counts.host_rx,
+                mem_id: region.id,
+                extra_bufs,
+            };
+            let name = port.name.clone();
+            Ok(Grant { id, reply, region: shared, private, private_size, tx, rx, name, mode: port.mode })
+        };
+        match grant() {
             Ok(grant) => Ok((grant, nifp)),
             Err(e) => {
-                region.free_if(nifp, &[]);
+                region.free_if(nifp, &HashSet::new());
                 Err(e)
             }
         }
     }
 
     /// How large region 1 is to be when `port` is the first to use it.
-    fn buffers_for(&self, port: &NicPort, register: &Register) -> u32 {
-        let counts = NicPort::counts(port.dev());
-        let [tx, rx] = port.slots();
-        let rings = u32::from(counts.tx).saturating_mul(tx).saturating_add(u32::from(counts.rx).saturating_mul(rx));
+    fn buffers_for(&self, port: &PortKey, register: &Register) -> u32 {
+        let rings = self.ports.view(port).map_or(0, |p| {
+            let (counts, [tx, rx]) = (p.rings.counts(), p.rings.slots());
+            u32::from(counts.tx).saturating_mul(tx).saturating_add(u32::from(counts.rx).saturating_mul(rx))
+        });
         // Room for a second port of the same size, as a bridge needs it.
         let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(1 << 22)).saturating_add(2);
         settings().buffers.unwrap_or(need.max(DEFAULT_BUFFERS))
     }
 
-    /// Undoes a registration. The client has unmapped the sockets.
+    /// Undoes a registration. The client has unmapped what it was granted.
     pub fn release(&mut self, id: GrantId) {
-        let Some(held) = self.grants.remove(&id) else { return };
-        let Some(mut port) = self.nics.remove(&held.port) else { return };
-        self.free(&mut port, &held);
-        self.put_back(held.port, port);
-    }
-
-    fn free(&mut self, port: &mut NicPort, held: &Held) {
-        let Some(region) = &mut self.region else { return };
-        let freed = port.release(&held.selection, held.exclusive, region);
-        let live: Vec<Kring> = self.nics.values().chain([&*port]).flat_map(|p| p.krings(region)).collect();
-        for ring in &freed {
-            region.free_ring(ring, &live);
-        }
-        if held.nifp != 0 {
-            region.free_if(held.nifp, &live);
+        if let Some(held) = self.grants.remove(&id) {
+            self.undo(&held);
         }
     }
 
-    /// Keeps a port that is in use, drops one that is not, and the region with the last of them.
-    fn put_back(&mut self, key: PortKey, port: NicPort) {
-        if !port.idle() {
-            self.nics.insert(key, port);
-        } else if self.nics.is_empty()
+    fn undo(&mut self, held: &Held) {
+        self.ports.leave(&held.port, &held.selection, held.exclusive);
+        if let Some(region) = &mut self.region {
+            let (rings, buffers) = self.ports.stop(&held.port, region);
+            let kept = self.ports.buffers(region);
+            region.give_back(buffers, &kept);
+            rings.iter().for_each(|ring| region.free_ring(ring));
+            if held.nifp != 0 {
+                region.free_if(held.nifp, &kept);
+            }
+        }
+        self.drop_idle();
+    }
+
+    /// Drops ports that nobody uses, and the region with the last of them.
+    fn drop_idle(&mut self) {
+        self.ports.drop_idle();
+        if self.ports.is_empty()
             && let Some(region) = self.region.take()
         {
             let missing = region.usable() - region.available();
@@ -272,53 +337,38 @@ impl Engine {
     /// Gives interfaces that were down when they were bound another try; returns whether any still waits.
     pub fn tend(&mut self) -> bool {
         let Some(region) = &self.region else { return false };
-        self.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
+        self.ports.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
     }
 
-    /// Buffers of region 1: those that are free, and those that could be.
-    pub fn buffers(&self) -> Option<(u32, u32)> {
-        self.region.as_ref().map(|r| (r.available(), r.usable()))
+    /// Buffers of region 1: those that are free, those that ports hold, and those that there are. While no port is open
+    /// there is no region.
+    pub fn buffers(&self) -> Option<(u32, u32, u32)> {
+        let region = self.region.as_ref()?;
+        Some((region.available(), self.ports.buffers(region).len() as u32, region.usable()))
     }
 }
 
-/// What the client gets for the rings that work by now.
-fn grant(
-    id: GrantId,
-    port: &NicPort,
-    selection: &Selection,
-    region: &mut Region,
-    nifp: u64,
-    register: &Register,
-) -> Result<Grant, Failure> {
-    let [tx, rx] = port.grants(selection);
-    let (private, private_size) = port.share_private()?;
-    let share = region.share()?;
-    let extra_bufs = if register.extra_bufs > 0 { region.lend_extra(nifp, register.extra_bufs) } else { 0 };
-    if extra_bufs < register.extra_bufs {
-        let enough = u64::from(region.layout().buffers) + u64::from(register.extra_bufs - extra_bufs);
-        let name = &port.dev().name;
-        let asked = register.extra_bufs;
+/// The interface called `name` in the caller's network namespace.
+fn interface(name: PortName) -> Result<NetDev, Failure> {
+    let name = name.as_str().ok_or_else(|| Failure::no_such_interface(name))?;
+    NetDev::by_name(name).map_err(|e| match e.errno.0 {
+        libc::ENODEV | libc::ENXIO | libc::EINVAL | libc::ENAMETOOLONG => Failure::no_such_interface(name),
+        _ => Failure::system(&e),
+    })
+}
+
+/// Lends extra buffers, and says so if there are fewer than asked for.
+fn lend_extra(region: &mut Region, nifp: u64, name: &str, asked: u32) -> u32 {
+    if asked == 0 {
+        return 0;
+    }
+    let got = region.lend_extra(nifp, asked);
+    if got < asked {
+        let enough = u64::from(region.layout().buffers) + u64::from(asked - got);
         log(
             Level::Warn,
-            format_args!(
-                "{name}: {extra_bufs} of {asked} extra buffers; for all of them set NETMAP_XDP_BUFFERS={enough}"
-            ),
+            format_args!("{name}: {got} of {asked} extra buffers; for all of them set NETMAP_XDP_BUFFERS={enough}"),
         );
     }
-    let counts = NicPort::counts(port.dev());
-    let [tx_slots, rx_slots] = port.slots();
-    let reply = RegisterReply {
-        offset: nifp,
-        memsize: region.size(),
-        tx_slots,
-        rx_slots,
-        tx_rings: counts.tx,
-        rx_rings: counts.rx,
-        host_tx_rings: counts.host_tx,
-        host_rx_rings: counts.host_rx,
-        mem_id: region.id,
-        extra_bufs,
-    };
-    let (ifname, mode) = (port.dev().name.clone(), port.mode());
-    Ok(Grant { id, reply, region: share, private, private_size, tx, rx, ifname, mode })
+    got
 }

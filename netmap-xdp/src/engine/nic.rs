@@ -3,31 +3,22 @@
 //! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
 //! queues that somebody bound; the packets of all others go to the host stack.
 
-use super::grant::RingGrant;
+use super::grant::{CarrierGrant, RingGrant};
 use super::region::Region;
+use super::rings::{Private, RingTable};
 use crate::ctl::{Condition, Failure, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
-use crate::ring::{Dir, Kring, KringPlace, RingPlace};
-use crate::shm::Memory;
+use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Fd, Level, Mode, log, sealed_memfd, settings};
+use crate::sys::{Fd, Level, Mode, log, settings};
 use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// Host ring pairs that every NIC has, as in netmap; they cannot be bound yet.
 const HOST_RINGS: u16 = 1;
-
-/// One ring of a port, whether or not anybody bound it.
-struct Ring {
-    users: u32,
-    exclusive: bool,
-    place: Option<RingPlace>,
-    kring: KringPlace,
-}
 
 /// One queue in use.
 struct Queue {
@@ -43,11 +34,7 @@ pub struct NicPort {
     mode: Mode,
     geometry: Geometry,
     multi_buffer: bool,
-    slots: [u32; 2],
-    private: Fd,
-    private_size: u64,
-    private_memory: Arc<Memory>,
-    rings: [Vec<Ring>; 2],
+    rings: RingTable,
     queues: BTreeMap<u32, Queue>,
 }
 
@@ -95,19 +82,7 @@ impl NicPort {
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
     pub fn open(dev: NetDev, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let counts = NicPort::counts(&dev);
-        let mut rings = [Vec::new(), Vec::new()];
-        let mut at = 0;
-        for (dir, n) in [(Dir::Tx, counts.tx), (Dir::Rx, counts.rx)] {
-            for _ in 0..n {
-                let kring = KringPlace { offset: at };
-                rings[dir as usize].push(Ring { users: 0, exclusive: false, place: None, kring });
-                at += KringPlace::size(slots[dir as usize]);
-            }
-        }
-        let failed = |call, e| Failure::system(&Error::new(call, format!("{at} bytes of ring state"), e));
-        let private = sealed_memfd(c"netmap-krings", at as usize).map_err(|e| failed("memfd_create", e))?;
-        let private_memory = Memory::map(&private, at as usize, 0, false).map_err(|e| failed("mmap", e))?;
-
+        let private = Private::new(RingTable::size(counts, slots))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
@@ -123,11 +98,7 @@ impl NicPort {
             mode,
             geometry,
             multi_buffer: false,
-            slots,
-            private,
-            private_size: at,
-            private_memory,
-            rings,
+            rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
         })
     }
@@ -158,62 +129,14 @@ impl NicPort {
         self.mode
     }
 
-    /// Slots of transmit and receive rings.
-    pub fn slots(&self) -> [u32; 2] {
-        self.slots
-    }
-
-    /// The private memory, for a client.
-    pub fn share_private(&self) -> Result<(Fd, u64), Failure> {
-        let fd = self.private.try_clone();
-        let fd = fd.map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "ring state", e)))?;
-        Ok((fd, self.private_size))
-    }
-
-    /// Whether nobody uses any ring.
-    pub fn idle(&self) -> bool {
-        self.rings.iter().flatten().all(|r| r.users == 0)
-    }
-
     /// A bound socket of this port whose UMEM has `geometry`.
     pub fn sibling(&self, geometry: Geometry) -> Option<RawFd> {
         let bound = self.queues.values().find(|q| q.socket.bound())?;
         (self.geometry == geometry).then(|| bound.socket.as_raw_fd())
     }
 
-    fn ranges(selection: &Selection) -> [(Dir, Range<u16>); 2] {
-        [(Dir::Tx, selection.tx.clone()), (Dir::Rx, selection.rx.clone())]
-    }
-
-    fn ring(&mut self, dir: Dir, i: u16) -> &mut Ring {
-        &mut self.rings[dir as usize][usize::from(i)]
-    }
-
-    /// The live rings, for who counts buffers.
-    pub fn krings(&self, region: &Region) -> Vec<Kring> {
-        let places = self.rings.iter().flatten().filter_map(|r| Some((r.place?, r.kring)));
-        places.filter_map(|(p, k)| Kring::attach(region.memory(), p, &self.private_memory, k).ok()).collect()
-    }
-
-    /// Counts a user of every selected ring: `netmap_krings_get`.
-    pub fn take(&mut self, selection: &Selection, exclusive: bool) -> Result<(), Failure> {
-        for (dir, range) in NicPort::ranges(selection) {
-            for i in range {
-                let name = self.dev.name.clone();
-                let ring = self.ring(dir, i);
-                if ring.exclusive || (exclusive && ring.users > 0) {
-                    return Err(Failure::rings_busy(name, i, ring.exclusive));
-                }
-            }
-        }
-        for (dir, range) in NicPort::ranges(selection) {
-            for i in range {
-                let ring = self.ring(dir, i);
-                ring.users += 1;
-                ring.exclusive |= exclusive;
-            }
-        }
-        Ok(())
+    fn slots(&self, dir: Dir) -> u32 {
+        self.rings.slots()[dir as usize]
     }
 
     /// Makes the selected rings work: rings and buffers, sockets, buffers for the kernel, steering.
@@ -223,13 +146,9 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
-        for (dir, range) in NicPort::ranges(selection) {
+        for (dir, range) in RingTable::ranges(selection) {
             for i in range {
-                if self.ring(dir, i).place.is_none() {
-                    let (slots, kring) = (self.slots[dir as usize], self.ring(dir, i).kring);
-                    let place = region.new_ring(dir, i, slots, &self.private_memory, kring)?;
-                    self.ring(dir, i).place = Some(place);
-                }
+                self.rings.make(dir, i, region, true)?;
             }
         }
         for i in selection.tx.start.min(selection.rx.start)..selection.tx.end.max(selection.rx.end) {
@@ -264,8 +183,8 @@ impl NicPort {
             let plan = SocketPlan {
                 ifindex: self.dev.ifindex,
                 queue,
-                rx_size: size_of_rings(self.slots[Dir::Rx as usize]),
-                tx_size: size_of_rings(self.slots[Dir::Tx as usize]),
+                rx_size: size_of_rings(self.slots(Dir::Rx)),
+                tx_size: size_of_rings(self.slots(Dir::Tx)),
                 mode: self.mode,
             };
             // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
@@ -334,8 +253,8 @@ impl NicPort {
 
     fn plan(&self) -> NicPlan {
         NicPlan {
-            rx_size: size_of_rings(self.slots[Dir::Rx as usize]),
-            tx_size: size_of_rings(self.slots[Dir::Tx as usize]),
+            rx_size: size_of_rings(self.slots(Dir::Rx)),
+            tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
             multi_buffer: self.multi_buffer,
         }
@@ -357,15 +276,13 @@ impl NicPort {
             );
         }
         let plan = self.plan();
-        let ring = &self.rings[Dir::Rx as usize][usize::from(i)];
-        let Some((place, queue)) = ring.place.zip(self.queues.get_mut(&u32::from(i))) else {
+        let kring = self.rings.kring(Dir::Rx, i, region);
+        let Some((kring, queue)) = kring.zip(self.queues.get_mut(&u32::from(i))) else {
             return Err(internal("a receive ring without a queue".into()));
         };
         if queue.receiving {
             return Ok(());
         }
-        let kring = Kring::attach(region.memory(), place, &self.private_memory, ring.kring);
-        let kring = kring.map_err(|e| internal(e.to_string()))?;
         let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
         if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.held(0).load(Relaxed) == 0 {
             side.start(&kring).map_err(|e| internal(e.to_string()))?;
@@ -376,7 +293,7 @@ impl NicPort {
     }
 
     fn set_pending(&self, region: &Region) {
-        for kring in self.krings(region) {
+        for kring in self.rings.krings(region) {
             let waits = self.queues.get(&u32::from(kring.id())).is_some_and(|q| !q.socket.bound());
             kring.state().pending.store(waits.into(), Relaxed);
         }
@@ -405,64 +322,54 @@ impl NicPort {
 
     /// What a client needs of the selected rings.
     pub fn grants(&self, selection: &Selection) -> [Vec<RingGrant>; 2] {
-        let one = |(dir, range): (Dir, Range<u16>)| {
+        RingTable::ranges(selection).map(|(dir, range)| {
             let grant = |i: u16| {
-                let ring = &self.rings[dir as usize][usize::from(i)];
-                let queue = self.queues.get(&u32::from(i))?;
-                let (ring, kring, socket) = (ring.place?, ring.kring, queue.shared.clone());
-                Some(RingGrant { ring, kring, socket, plan: self.plan() })
+                let (ring, kring) = self.rings.place(dir, i)?;
+                let socket = self.queues.get(&u32::from(i))?.shared.clone();
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() } })
             };
             range.filter_map(grant).collect()
-        };
-        NicPort::ranges(selection).map(one)
+        })
     }
 
-    /// Offsets of the selected rings for the `netmap_if`: NIC tx, host tx, NIC rx, host rx.
-    pub fn offsets(&self, selection: &Selection) -> Vec<Option<u64>> {
-        let mut all = Vec::new();
-        for (dir, range) in NicPort::ranges(selection) {
-            let rings = self.rings[dir as usize].iter().enumerate();
-            all.extend(rings.map(|(i, r)| r.place.filter(|_| range.contains(&(i as u16))).map(|p| p.offset)));
-            all.extend((0..HOST_RINGS).map(|_| None));
-        }
-        all
+    /// The rings.
+    pub fn rings(&self) -> &RingTable {
+        &self.rings
     }
 
-    /// Counts `selection` off again and takes down the queues that nobody uses any more; returns their rings, which are
-    /// the region's to free. Clients have unmapped the sockets by now.
-    pub fn release(&mut self, selection: &Selection, exclusive: bool, region: &Region) -> Vec<Kring> {
-        for (dir, range) in NicPort::ranges(selection) {
-            for i in range {
-                let ring = self.ring(dir, i);
-                ring.users = ring.users.saturating_sub(1);
-                ring.exclusive &= !exclusive;
-            }
-        }
-        let users =
-            |rings: &[Vec<Ring>; 2], dir: Dir, i: u32| rings[dir as usize].get(i as usize).map_or(0, |r| r.users);
+    /// The rings, to count users.
+    pub fn rings_mut(&mut self) -> &mut RingTable {
+        &mut self.rings
+    }
+
+    /// Every buffer that the port holds.
+    pub fn buffers(&self, region: &Region) -> Vec<u32> {
+        self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
+    }
+
+    /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
+    /// unmapped the sockets by now.
+    pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
-            if users(&self.rings, Dir::Rx, i) == 0 && queue.receiving {
+            let [tx, rx] = [Dir::Tx, Dir::Rx].map(|dir| self.rings.users(dir, i as u16));
+            if rx == 0 && queue.receiving {
                 // Packets of this queue go to the host from now on. An error means that they do already.
                 let _ = self.program.remove(i);
                 queue.receiving = false;
             }
-            if users(&self.rings, Dir::Rx, i) + users(&self.rings, Dir::Tx, i) == 0 {
+            if tx + rx == 0 {
                 gone.push(i);
             }
         }
         for i in &gone {
             self.queues.remove(i);
         }
-        let mut freed = Vec::new();
-        for ring in self.rings.iter_mut().flatten().filter(|r| r.users == 0) {
-            let queue = ring.place.map(|p| u32::from(p.id));
-            if queue.is_some_and(|q| !self.queues.contains_key(&q)) {
-                let place = ring.place.take();
-                let kring = place.map(|p| Kring::attach(region.memory(), p, &self.private_memory, ring.kring));
-                freed.extend(kring.and_then(Result::ok));
-            }
-        }
-        freed
+        // A ring whose queue is still in use in the other direction keeps what the kernel holds of it.
+        let counts = self.rings.counts();
+        let all = [(Dir::Tx, counts.tx), (Dir::Rx, counts.rx)];
+        let unused = all.into_iter().flat_map(|(dir, n)| (0..n).map(move |i| (dir, i)));
+        let unused: Vec<_> = unused.filter(|&(_, i)| !self.queues.contains_key(&u32::from(i))).collect();
+        unused.into_iter().filter_map(|(dir, i)| self.rings.retire(dir, i, region)).collect()
     }
 }

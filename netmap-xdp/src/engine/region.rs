@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// The setting that sizes region 1.
 const SETTING: &str = "NETMAP_XDP_BUFFERS";
 /// Rings and interfaces that fit whatever their sizes.
-const OBJECTS: u32 = 1024;
+pub const OBJECTS: u32 = 1024;
 
 /// A region.
 pub struct Region {
@@ -80,7 +80,7 @@ impl Region {
         Failure::out_of_buffers(need.into(), have.into(), SETTING, self.layout.buffers.into())
     }
 
-    /// Makes a ring of `slots` slots, each with a buffer of its own.
+    /// Makes a ring of `slots` slots; `filled` gives each a buffer of its own.
     pub fn new_ring(
         &mut self,
         dir: Dir,
@@ -88,8 +88,9 @@ impl Region {
         slots: u32,
         private: &Arc<Memory>,
         kring: KringPlace,
+        filled: bool,
     ) -> Result<RingPlace, Failure> {
-        if self.buffers.available() < slots {
+        if filled && self.buffers.available() < slots {
             return Err(self.short_of(slots));
         }
         let len = size_of::<RingHeader>() as u64 + u64::from(slots) * size_of::<SlotView>() as u64;
@@ -99,7 +100,8 @@ impl Region {
         let ring =
             Kring::attach(&self.memory, place, private, kring).map_err(|e| Condition::System.says(e.to_string()))?;
         for i in 0..slots {
-            let (slot, buffer) = (ring.slot(i), self.buffers.alloc().unwrap_or(0));
+            let buffer = if filled { self.buffers.alloc() } else { None };
+            let (slot, buffer) = (ring.slot(i), buffer.unwrap_or(0));
             slot.buf_idx.store(buffer, Relaxed);
             slot.len.store(0, Relaxed);
             slot.flags.store(0, Relaxed);
@@ -110,16 +112,13 @@ impl Region {
         Ok(place)
     }
 
-    /// Frees a ring and those of its buffers that no ring of `live` names.
-    pub fn free_ring(&mut self, ring: &Kring, live: &[Kring]) {
-        let candidates = ring.buffers();
+    /// Frees a ring; its buffers are another matter.
+    pub fn free_ring(&mut self, ring: &Kring) {
         self.objects.free(ring.place().offset);
-        self.give_back(candidates, live);
     }
 
-    /// Frees buffers, but for those that a ring of `live` names: a program may have written any index into its slots.
-    fn give_back(&mut self, candidates: Vec<u32>, live: &[Kring]) {
-        let kept: HashSet<u32> = live.iter().flat_map(Kring::buffers).collect();
+    /// Frees buffers, but for those that are `kept` by a live ring: a program may have written any index into its slots.
+    pub fn give_back(&mut self, candidates: Vec<u32>, kept: &HashSet<u32>) {
         for i in candidates {
             if !kept.contains(&i) {
                 // Twice the same index, or one out of range: a program wrote it, and nothing is lost by leaving it.
@@ -172,7 +171,7 @@ impl Region {
     }
 
     /// Frees a `netmap_if` and the extra buffers that hang on it now, however many the program left there.
-    pub fn free_if(&mut self, nifp: u64, live: &[Kring]) {
+    pub fn free_if(&mut self, nifp: u64, kept: &HashSet<u32>) {
         if let Ok(head) = self.memory.object::<IfHeader>(nifp) {
             let mut chain = Vec::new();
             let mut i = head.ni_bufs_head.load(Relaxed);
@@ -182,7 +181,7 @@ impl Region {
                 let _ = self.memory.read(self.layout.buffer(i), &mut word);
                 i = u32::from_ne_bytes(word);
             }
-            self.give_back(chain, live);
+            self.give_back(chain, kept);
         }
         self.objects.free(nifp);
     }

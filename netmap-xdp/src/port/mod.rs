@@ -5,11 +5,14 @@
 //! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
 
 pub mod nic;
+pub mod null;
+pub mod pipe;
 
 use crate::ring::{Dir, Kring};
-use crate::sync::Ordering::*;
-use crate::sys::realtime;
-use std::os::fd::RawFd;
+use crate::sync::{Ordering::*, fence};
+use crate::sys::{self, Fd, realtime};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 /// Moves packets between a netmap ring and whatever is behind it.
 pub trait Carrier: Send + Sync {
@@ -24,8 +27,65 @@ pub trait Carrier: Send + Sync {
         false
     }
 
+    /// The AF_XDP socket behind the ring, if there is one: for statistics.
+    fn socket(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Somebody is about to sleep on [`Carrier::signal`] and will sync once more before that; returns whether that second
+    /// sync is needed, which it is where the other side wakes only those who said that they sleep.
+    fn arm(&self, _ring: &Kring) -> bool {
+        false
+    }
+
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
-    fn probe(&self, ring: &Kring);
+    fn probe(&self, _ring: &Kring) {}
+}
+
+/// How the two sides of a software ring wake each other: by eventfd, and only a side that said that it sleeps. A busy pair
+/// makes no system call.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    mine: Arc<Fd>,
+    theirs: Arc<Fd>,
+}
+
+impl Wake {
+    /// `mine` is written by the other side, `theirs` by this one.
+    pub fn new(mine: Arc<Fd>, theirs: Arc<Fd>) -> Wake {
+        Wake { mine, theirs }
+    }
+
+    /// What a sleeper on this side watches.
+    pub fn signal(&self) -> Option<(RawFd, i32)> {
+        Some((self.mine.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    /// Says that somebody is about to sleep on `ring`, this side's.
+    pub fn arm(&self, ring: &Kring) -> bool {
+        ring.state().sleeping.store(1, Relaxed);
+        // SYNC wake: this fence and the one in `rouse` are the two sides of one handshake: either the sync that follows
+        // here sees what the other side published, or the other side sees `sleeping`.
+        fence(SeqCst);
+        true
+    }
+
+    /// Wakes whoever sleeps on `ring`, the other side's, after something was published to it.
+    #[inline]
+    pub fn rouse(&self, ring: &Kring) {
+        // SYNC wake: see `arm`.
+        fence(SeqCst);
+        if ring.state().sleeping.load(Relaxed) != 0 {
+            self.write(ring);
+        }
+    }
+
+    #[cold]
+    fn write(&self, ring: &Kring) {
+        if ring.state().sleeping.swap(0, Relaxed) != 0 {
+            sys::signal_eventfd(&self.theirs);
+        }
+    }
 }
 
 /// A slot that the program handed over names no buffer.

@@ -246,6 +246,10 @@ impl Carrier for NicTx {
         self.tx.0.waiting() != 0
     }
 
+    fn socket(&self) -> Option<RawFd> {
+        Some(self.socket.as_raw_fd())
+    }
+
     fn probe(&self, k: &Kring) {
         probe(&self.socket, k);
     }
@@ -372,6 +376,10 @@ impl Carrier for NicRx {
 
     fn signal(&self) -> Option<(RawFd, i32)> {
         Some((self.socket.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    fn socket(&self) -> Option<RawFd> {
+        Some(self.socket.as_raw_fd())
     }
 
     fn probe(&self, k: &Kring) {

@@ -147,6 +147,8 @@ impl Kring {
         s.lock.store(0, Relaxed);
         s.stopped.store(0, Relaxed);
         s.pending.store(0, Relaxed);
+        s.peer_tail.store(tail, Relaxed);
+        s.sleeping.store(0, Relaxed);
         self.publish();
     }
 

@@ -106,6 +106,12 @@ shared_struct! {
         /// `tail` as the program was told.
         pub rtail: AtomicU32,
         _pad1: [AtomicU32; 11],
+        /// Software ports: the `hwtail` that the other side has published.
+        pub peer_tail: AtomicU32,
+        _pad3: [AtomicU32; 15],
+        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
+        pub sleeping: AtomicU32,
+        _pad4: [AtomicU32; 15],
         /// Packets that crossed the ring.
         pub packets: AtomicU64,
         /// Their bytes.
@@ -131,7 +137,7 @@ const _: () = {
     assert!(align_of::<RingHeader>() == align_of::<abi::netmap_ring>());
     assert!(size_of::<SlotView>() == size_of::<abi::netmap_slot>());
     assert!(size_of::<IfHeader>() == size_of::<abi::netmap_if>());
-    assert!(size_of::<KringState>() == 256 && offset_of!(KringState, hwcur) == 64);
+    assert!(size_of::<KringState>() == 384 && offset_of!(KringState, hwcur) == 64);
     same_place!(RingHeader.num_slots, netmap_ring);
     same_place!(RingHeader.dir, netmap_ring);
     same_place!(RingHeader.head, netmap_ring);

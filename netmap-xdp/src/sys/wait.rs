@@ -67,6 +67,25 @@ impl EdgeSet {
     }
 }
 
+/// A new eventfd, internal and non-blocking.
+pub fn eventfd() -> Result<Fd, Errno> {
+    let flags = (libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as usize;
+    // SAFETY: takes integers; the new descriptor is ours.
+    unsafe { syscall(libc::SYS_eventfd2, [0, flags, 0, 0, 0, 0]).map(|fd| Fd::from_raw_high(fd as i32)) }
+}
+
+/// Adds one to an eventfd, which wakes everybody who watches its edges. Nobody reads it; a full counter starts over.
+pub fn signal_eventfd(fd: &Fd) {
+    let (fd, one, mut old) = (fd.as_raw_fd() as usize, 1u64, 0u64);
+    // SAFETY: eight bytes are read from, or written to, a local.
+    unsafe {
+        if syscall(libc::SYS_write, [fd, &raw const one as usize, 8, 0, 0, 0]) == Err(Errno(libc::EAGAIN)) {
+            let _ = syscall(libc::SYS_read, [fd, &raw mut old as usize, 8, 0, 0, 0]);
+            let _ = syscall(libc::SYS_write, [fd, &raw const one as usize, 8, 0, 0, 0]);
+        }
+    }
+}
+
 fn clock(id: libc::clockid_t) -> Duration {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills the structure; cannot fail for the clocks used here.

@@ -1,0 +1,164 @@
+//! Pipes: a transmit ring and the receive ring at the other end share one set of buffers, and slots pass between them.
+//!
+//! Slot `k` of the transmit ring and slot `k` of the receive ring are the two names of one place: `txsync` copies the slot
+//! (not the packet) forward, `rxsync` copies it back, with whatever buffer the receiver left there. So a packet crosses a
+//! pipe without being copied, and both ends may exchange the buffer for another.
+//!
+//! ```text
+//! transmit   hwcur: taken so far           peer_tail: given back so far, written by the receiver
+//! receive    hwcur: given back so far      peer_tail: complete packets, written by the sender
+//! ```
+//! Each end runs under the lock of its own ring, in its own thread or process; the two meet in `peer_tail`.
+
+use super::{BadSlot, Carrier, Wake};
+use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
+use crate::index::{next_slot, prev_slot};
+use crate::ring::{Drop, Kring};
+use crate::shm::BUF_SIZE;
+use crate::sync::Ordering::*;
+use std::os::fd::RawFd;
+
+/// The sending end of one ring of a pipe.
+pub struct PipeTx {
+    peer: Kring,
+    wake: Wake,
+}
+
+/// The receiving end.
+pub struct PipeRx {
+    peer: Kring,
+    wake: Wake,
+}
+
+impl PipeTx {
+    /// `peer` is the receive ring at the other end.
+    pub fn new(peer: Kring, wake: Wake) -> PipeTx {
+        PipeTx { peer, wake }
+    }
+}
+
+impl PipeRx {
+    /// `peer` is the transmit ring at the other end.
+    pub fn new(peer: Kring, wake: Wake) -> PipeRx {
+        PipeRx { peer, wake }
+    }
+}
+
+/// Copies slot `i` of `from` to `to`; the program may have written anything into it. A bad index is replaced by the one that
+/// the program was given.
+#[inline]
+fn pass(from: &Kring, to: &Kring, i: u32) -> Result<(u16, u32), BadSlot> {
+    let (source, target) = (from.slot(i), to.slot(i));
+    let idx = source.buf_idx.load(Relaxed);
+    if !from.is_buffer(idx) {
+        source.buf_idx.store(from.held(i).load(Relaxed), Relaxed);
+        from.dropped(Drop::BadBuffer);
+        return Err(BadSlot);
+    }
+    let flags = source.flags.load(Relaxed);
+    let len = source.len.load(Relaxed).min(BUF_SIZE as u16);
+    target.buf_idx.store(idx, Relaxed);
+    target.len.store(len, Relaxed);
+    target.flags.store(flags, Relaxed);
+    target.ptr.store(source.ptr.load(Relaxed), Relaxed);
+    to.held(i).store(idx, Relaxed);
+    if flags & NS_BUF_CHANGED != 0 {
+        source.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+    }
+    Ok((flags, u32::from(len)))
+}
+
+/// Adopts what the other end has published.
+#[inline]
+fn adopt(k: &Kring) {
+    // SYNC pipe-tail: acquire pairs with the release below: the slots before the tail are there.
+    let tail = k.state().peer_tail.load(Acquire);
+    if tail < k.num_slots() {
+        k.set_hwtail(tail);
+    }
+}
+
+/// Lets the other end see everything up to `tail`, and wakes it if it sleeps.
+#[inline]
+fn publish(peer: &Kring, wake: &Wake, tail: u32) {
+    // SYNC pipe-tail: release pairs with the acquire in `adopt`.
+    peer.state().peer_tail.store(tail, Release);
+    wake.rouse(peer);
+}
+
+impl Carrier for PipeTx {
+    #[inline]
+    fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
+        adopt(k);
+        let (head, n) = (k.rhead(), k.num_slots());
+        let (mut i, mut complete, mut result) = (k.hwcur(), None, Ok(()));
+        let (mut packets, mut bytes) = (0, 0);
+        while i != head {
+            match pass(k, &self.peer, i) {
+                Ok((flags, len)) => {
+                    i = next_slot(i, n);
+                    bytes += u64::from(len);
+                    if flags & NS_MOREFRAG == 0 {
+                        complete = Some(i);
+                        packets += 1;
+                    }
+                }
+                Err(bad) => {
+                    result = Err(bad);
+                    break;
+                }
+            }
+        }
+        k.set_hwcur(i);
+        if let Some(tail) = complete {
+            k.count(packets, bytes);
+            publish(&self.peer, &self.wake, tail);
+        }
+        result
+    }
+
+    fn signal(&self) -> Option<(RawFd, i32)> {
+        self.wake.signal()
+    }
+
+    fn arm(&self, k: &Kring) -> bool {
+        self.wake.arm(k)
+    }
+}
+
+impl Carrier for PipeRx {
+    #[inline]
+    fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
+        adopt(k);
+        let (head, n) = (k.rhead(), k.num_slots());
+        let (first, mut i, mut result) = (k.hwcur(), k.hwcur(), Ok(()));
+        let (mut packets, mut bytes) = (0, 0);
+        while i != head {
+            match pass(k, &self.peer, i) {
+                Ok((flags, len)) => {
+                    i = next_slot(i, n);
+                    packets += u64::from(flags & NS_MOREFRAG == 0);
+                    bytes += u64::from(len);
+                }
+                Err(bad) => {
+                    result = Err(bad);
+                    break;
+                }
+            }
+        }
+        if i != first {
+            k.set_hwcur(i);
+            k.count(packets, bytes);
+            publish(&self.peer, &self.wake, prev_slot(i, n));
+        }
+        result
+    }
+
+    fn signal(&self) -> Option<(RawFd, i32)> {
+        self.wake.signal()
+    }
+
+    fn arm(&self, k: &Kring) -> bool {
+        self.wake.arm(k)
+    }
+}
