@@ -232,9 +232,8 @@ impl Engine {
                 let PortKind::Pipe { parent, id, role } = register.kind()? else {
                     return Err(Condition::BadPipeName.plain());
                 };
-                if !self.ports.pipes.contains_key(&key) {
-                    let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
-                    self.ports.pipes.insert(key, pipe);
+                if let std::collections::hash_map::Entry::Vacant(vacant) = self.ports.pipes.entry(key) {
+                    vacant.insert(Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?);
                 }
                 Ok(PortKey::Pipe(key, role))
             }
