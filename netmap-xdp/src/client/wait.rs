@@ -113,20 +113,16 @@ fn sleep<B: Deref<Target = Binding>>(
         }
     }
     let most = left.map_or(patience, |l| l.min(patience));
-    let woken = match sets.as_slice() {
-        [one] if foreign == 0 => one.wait(most, sigmask)? != 0,
-        _ => {
-            watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
-            let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
-            for (p, set) in watched[foreign..].iter().zip(&sets) {
-                if p.revents != 0 {
-                    // Taken now: the syncs that follow see whatever these edges announced.
-                    set.wait(Duration::ZERO, None)?;
-                }
-            }
-            woken
+    // Not by epoll_wait, which the kernel ends with EINTR whenever a signal passes by, even one without a handler: ppoll goes
+    // on when a program was stopped and continued.
+    watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
+    let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
+    for (p, set) in watched[foreign..].iter().zip(&sets) {
+        if p.revents != 0 {
+            // Taken now: the syncs that follow see whatever these edges announced.
+            set.take()?;
         }
-    };
+    }
     if !woken {
         ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
     }
