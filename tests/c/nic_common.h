@@ -28,9 +28,8 @@
 
 #define CHECK(what)                                                                                                    \
     do {                                                                                                               \
-        int saved_ = errno;                                                                                            \
         if (!(what)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: not so: %s (errno %s)\n", __FILE__, __LINE__, #what, strerror(saved_));            \
+            fprintf(stderr, "%s:%d: not so: %s (%s)\n", __FILE__, __LINE__, #what, strerror(errno));                   \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
