@@ -1,5 +1,5 @@
-//! The life of a netmap descriptor: copies, fork, exec, mappings, waits, and interfaces that change under it. The scenarios
-//! are functions of these names in `c/nic_fd.c`, run with the library preloaded.
+//! The life of a netmap descriptor: copies, fork, exec, mappings, and interfaces that change under it. The scenarios are
+//! functions of these names in `c/nic_fd.c` and `c/nic_wait.c`, run with the library preloaded.
 
 mod nic_common;
 
@@ -8,24 +8,24 @@ use nic_common::{c_test, run_scenario};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| c_test("nic_fd"))
-}
-
 macro_rules! scenarios {
-    ($($name:ident)*) => {
+    ($program:ident: $($name:ident)*) => {
+        fn $program() -> &'static PathBuf {
+            static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+            PROGRAM.get_or_init(|| c_test(stringify!($program)))
+        }
         $(
             #[test]
             fn $name() {
                 needs_root!();
-                run_scenario(program(), stringify!($name), Veth::new(), &[]);
+                run_scenario($program(), stringify!($name), Veth::new(), &[]);
             }
         )*
     };
 }
 
 scenarios! {
+    nic_fd:
     a_duplicate_is_the_same_port
     dup2_releases_what_it_replaces
     a_mapping_keeps_the_port
@@ -37,6 +37,12 @@ scenarios! {
     exec_releases_the_port
     a_program_that_runs_another_keeps_its_port
     closing_every_unknown_descriptor_keeps_the_port
+    many_openings_leave_nothing_behind
+    exit_without_a_close
+}
+
+scenarios! {
+    nic_wait:
     poll_mixes_ports_and_files
     select_tells_what_poll_tells
     a_signal_interrupts_a_wait
