@@ -237,7 +237,8 @@ impl NicPort {
         if self.queues.is_empty() {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
-            if !socket.bound() {
+            // Some kernels bind a socket all the same.
+            if !self.dev.up || !socket.bound() {
                 log(
                     Level::Warn,
                     format_args!(
