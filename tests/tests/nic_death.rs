@@ -226,7 +226,7 @@ fn many_ports_leave_neither_descriptors_nor_buffers() {
         for _ in 0..10 {
             drop((open(&pair.a, "netmap:{}-0/R"), open(&pair.b, "netmap:{}-1/T"), open(&pair.a, "netmap:{}")));
         }
-        assert_eq!(netmap_xdp::client::settled(), first, "(free, usable) buffers");
+        assert_eq!(netmap_xdp::client::settled(), first);
         carry(&mut a, 1, &mut b, 0, &frames(20, 60, 200));
         drop((a, b));
         assert_all_buffers_returned();
@@ -241,7 +241,7 @@ fn buffers_of_a_port_return_while_another_stays() {
     let (left, right) = (Veth::new().build(), Veth::new().queues(2).build());
     let _stays = open(&left.a, "netmap:{}");
     let before = netmap_xdp::client::settled().unwrap();
-    assert!(before.0 < before.1);
+    assert!(before.free < before.usable);
     for _ in 0..5 {
         let (mut a, mut b) = (open(&right.a, "netmap:{}"), open(&right.b, "netmap:{}"));
         carry(&mut a, 1, &mut b, 1, &frames(100, 60, 1514));

@@ -44,6 +44,17 @@ const SLOTS: std::ops::RangeInclusive<u32> = 8..=16384;
 /// Bytes of the two kinds of object at the head of a region, as `NETMAP_REQ_POOLS_INFO_GET` tells them.
 const OBJECT: u32 = 512;
 
+/// Where the buffers of a region are: each is free, or held by a port, or lent as an extra buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferCounts {
+    /// Free ones.
+    pub free: u32,
+    /// Those that the rings of ports name.
+    pub held: u32,
+    /// All that could be free.
+    pub usable: u32,
+}
+
 /// What is to be undone when a grant goes.
 struct Held {
     port: PortKey,
@@ -339,11 +350,11 @@ impl Engine {
         self.ports.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
     }
 
-    /// Buffers of region 1: those that are free, those that ports hold, and those that there are. While no port is open
-    /// there is no region.
-    pub fn buffers(&self) -> Option<(u32, u32, u32)> {
+    /// Buffers of region 1; while no port is open there is no region.
+    pub fn buffers(&self) -> Option<BufferCounts> {
         let region = self.region.as_ref()?;
-        Some((region.available(), self.ports.buffers(region).len() as u32, region.usable()))
+        let held = self.ports.buffers(region).len() as u32;
+        Some(BufferCounts { free: region.available(), held, usable: region.usable() })
     }
 }
 
