@@ -10,7 +10,7 @@ use crate::port::pipe::{PipeRx, PipeTx};
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
-use crate::sync::Ordering::*;
+use crate::sync::{AtomicU32, Ordering::*};
 use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,13 @@ const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
 /// A transmit ring that could not be emptied is kicked again this often.
 const REKICK: Duration = Duration::from_millis(1);
+/// A ring that another thread held is tried again this soon: the edge that announced packets may be gone, and what the other
+/// took in makes none.
+pub(super) const RETRY: Duration = Duration::from_millis(1);
+/// So often, a sleeper looks after rings that somebody else syncs too: what the other takes in wakes nobody. And so often
+/// at first, until [`QUIET`] sleeps passed into which no sync of somebody else fell.
+const LOOK_AFTER_SHARED: Duration = Duration::from_millis(5);
+const QUIET: u32 = 3;
 /// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// The same for one that waits for completions.
@@ -35,6 +42,9 @@ pub struct Binding {
     registering: Mutex<()>,
 }
 
+/// Value of [`Bound::quiet`]: other descriptors or threads sync the rings too.
+const SHARED: u32 = u32::MAX;
+
 /// A registration, mapped.
 pub struct Bound {
     id: GrantId,
@@ -46,6 +56,8 @@ pub struct Bound {
     rx: Vec<PortRing>,
     tx_edges: OnceLock<Option<EdgeSet>>,
     rx_edges: OnceLock<Option<EdgeSet>>,
+    /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
+    quiet: AtomicU32,
     memory: Arc<Memory>,
     region: Fd,
 }
@@ -121,39 +133,51 @@ impl Binding {
     }
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
-    pub fn poll_now(&self, events: i16) -> i16 {
-        let Some(bound) = self.bound.get() else { return libc::POLLERR };
+    pub(super) fn poll_now(&self, events: i16) -> Polled {
+        let Some(bound) = self.bound.get() else { return Polled { revents: libc::POLLERR, busy: false } };
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
-        let mut revents = 0;
+        let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
             for ring in &bound.tx {
                 if want_tx == 0 && !ring.has_work() && !ring.carrier().stalled() {
                     continue;
                 }
-                match ring.sync(CLIENT) {
-                    Synced::Busy => continue,
-                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
-                    Synced::Done => {}
-                }
-                if ring.kring().ready() {
-                    revents |= want_tx;
+                if now.sync(ring) {
+                    now.revents |= want_tx;
                     want_tx = 0;
                 }
             }
         }
         if want_rx != 0 {
             for ring in &bound.rx {
-                match ring.sync(CLIENT) {
-                    Synced::Busy => continue,
-                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
-                    Synced::Done => {}
-                }
-                if ring.kring().ready() {
-                    revents |= want_rx;
+                if now.sync(ring) {
+                    now.revents |= want_rx;
                 }
             }
         }
-        revents
+        now
+    }
+}
+
+/// What `poll` found without waiting.
+#[derive(Clone, Copy)]
+pub(super) struct Polled {
+    /// Events of a `pollfd`.
+    pub(super) revents: i16,
+    /// Whether a ring was skipped since another thread had it.
+    pub(super) busy: bool,
+}
+
+impl Polled {
+    /// Syncs a ring; says whether it is ready.
+    #[inline]
+    fn sync(&mut self, ring: &PortRing) -> bool {
+        match ring.sync(CLIENT) {
+            Synced::Busy => self.busy = true,
+            Synced::Reinit | Synced::Stopped => self.revents |= libc::POLLERR,
+            Synced::Done => {}
+        }
+        ring.kring().ready()
     }
 }
 
@@ -215,6 +239,7 @@ impl Bound {
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
+            quiet: AtomicU32::new(0),
             memory,
             region: grant.region,
             name: grant.name,
@@ -272,7 +297,8 @@ impl Bound {
 
     /// How long a sleeper may go without looking after the rings itself.
     pub(super) fn patience(&self, events: i16) -> Duration {
-        let mut most = LOOK_AFTER;
+        let known_quiet = (QUIET..SHARED).contains(&self.quiet.load(Relaxed));
+        let mut most = if known_quiet { LOOK_AFTER } else { LOOK_AFTER_SHARED };
         for ring in self.tx.iter().chain(&self.rx) {
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 most = most.min(host::TEND_EVERY);
@@ -293,6 +319,27 @@ impl Bound {
         let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
         let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
         tx.chain(rx).filter(|r| r.carrier().arm(r.kring())).count() > 0
+    }
+
+    /// Syncs so far, by whomever, of the rings that a sleeper waits for.
+    pub(super) fn syncs(&self, events: i16) -> u64 {
+        let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
+        let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
+        tx.chain(rx).fold(0, |n, r| n.wrapping_add(r.kring().state().syncs.load(Relaxed)))
+    }
+
+    /// After a sleep, before which there were so many [`syncs`](Bound::syncs).
+    pub(super) fn slept(&self, events: i16, before: u64) {
+        let quiet = self.quiet.load(Relaxed);
+        if quiet == SHARED {
+            return;
+        }
+        if self.syncs(events) != before {
+            self.quiet.store(SHARED, Relaxed);
+        } else if quiet < QUIET {
+            // Two threads may lose a count: one more short sleep.
+            self.quiet.store(quiet + 1, Relaxed);
+        }
     }
 
     /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
