@@ -317,6 +317,46 @@ two_waiters_on_one_ring_both_wake(void)
     close_port(&b);
 }
 
+static volatile int syncing;
+
+static void *
+sync_b(void *arg)
+{
+    (void)arg;
+    while (syncing)
+        ioctl(b.fd, NIOCRXSYNC, NULL);
+    return NULL;
+}
+
+/* A ring that another thread is syncing is skipped, but what that thread finds reaches the waiter all the same. Once it may
+ * come late: before the waiter has seen that it is not alone. */
+static void
+a_waiter_wakes_while_another_thread_syncs(void)
+{
+    pthread_t thread;
+    struct later l;
+    int turn, late = 0;
+
+    open_both();
+    syncing = 1;
+    CHECK(pthread_create(&thread, NULL, sync_b, NULL) == 0);
+    for (turn = 0; turn < 100; turn++) {
+        double start = now();
+
+        later(&l, turn % 5, send_from_a);
+        CHECK(poll_port(&b, POLLIN, SOON) == POLLIN);
+        late += now() - start > 0.3;
+        pthread_join(l.thread, NULL);
+        rx(&b)->head = rx(&b)->cur = rx(&b)->tail;
+        CHECK(poll_port(&b, 0, 1) == 0);
+    }
+    syncing = 0;
+    pthread_join(thread, NULL);
+    CHECK(late <= 1);
+    close_port(&a);
+    close_port(&b);
+}
+
 /* ------------------------------------------------------------------------------------------- the interface goes */
 
 static void
@@ -453,6 +493,7 @@ main(int argc, char **argv)
         SCENARIO(a_program_that_was_stopped_goes_on_waiting),
         SCENARIO(an_idle_wait_takes_its_time_and_no_processor),
         SCENARIO(two_waiters_on_one_ring_both_wake),
+        SCENARIO(a_waiter_wakes_while_another_thread_syncs),
         SCENARIO(a_receiver_notices_that_its_interface_is_gone),
         SCENARIO(a_sender_notices_that_its_interface_is_gone),
         SCENARIO(whoever_waits_for_either_notices_that_the_interface_is_gone),
