@@ -7,7 +7,7 @@
 use super::program::{AttachError, AttachMode, Circumstances, Loader, Program, QueueCounters, explain, needs};
 use crate::sys::netdev::{self, bpf};
 use crate::sys::{Errno, Error, Fd};
-use aya::maps::{Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -19,6 +19,7 @@ const PROGRAM: &str = "netmap_redirect";
 const PROGRAM_BEFORE_5_18: &str = "netmap_nofrags";
 const SOCKETS: &str = "xsks";
 const VERDICTS: &str = "verdicts";
+const INJECTED: &str = "injected";
 
 /// Loads through aya.
 pub(super) struct AyaLoader;
@@ -48,6 +49,7 @@ struct AyaProgram {
     link: Option<Fd>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, [u64; 2]>,
+    injected: Array<MapData, [u64; 3]>,
     program: OwnedFd,
     id: u32,
     queues: u32,
@@ -63,6 +65,7 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
     let sockets = XskMap::try_from(take_map(&mut object, SOCKETS)?);
     let verdicts = PerCpuArray::try_from(take_map(&mut object, VERDICTS)?);
+    let injected = Array::try_from(take_map(&mut object, INJECTED)?);
     let program: &mut Xdp = object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
@@ -74,6 +77,7 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
         link: None,
         sockets: sockets.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         verdicts: verdicts.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
+        injected: injected.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         program: high(fd.as_fd())?,
         id,
         queues,
@@ -84,7 +88,7 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
 fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
     let absent = || Error::new("BPF_MAP_CREATE", format!("(no {name} in the object)"), Errno(libc::ENOENT));
     let low = match object.map(name).ok_or_else(absent)? {
-        Map::XskMap(data) | Map::PerCpuArray(data) => high(data.fd().as_fd())?,
+        Map::XskMap(data) | Map::PerCpuArray(data) | Map::Array(data) => high(data.fd().as_fd())?,
         _ => return Err(absent()),
     };
     let data = MapData::from_fd(low).and_then(Map::from_map_data);
@@ -92,7 +96,7 @@ fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
 }
 
 /// The same object at a high number.
-fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+pub(super) fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     // SAFETY: the borrowed descriptor is open, and is given back below without being closed.
     let low = unsafe { Fd::from_raw(fd.as_raw_fd()) };
     let copy = low.try_clone();
@@ -103,7 +107,7 @@ fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 }
 
 /// The system call under an error of aya's, with the verifier's words or aya's own.
-fn failed(call: &'static str, error: &EbpfError) -> Error {
+pub(super) fn failed(call: &'static str, error: &EbpfError) -> Error {
     let mut errno = Errno(libc::EINVAL);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {
@@ -117,7 +121,7 @@ fn failed(call: &'static str, error: &EbpfError) -> Error {
         libc::EMFILE | libc::ENFILE => "too many open files; raise `ulimit -n`".to_string(),
         _ => error.to_string(),
     };
-    Error::new(call, format!("of the redirect program ({why})"), errno)
+    Error::new(call, format!("of a BPF program ({why})"), errno)
 }
 
 impl AyaProgram {
@@ -174,6 +178,14 @@ impl Program for AyaProgram {
             Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(e) => Err(self.failed("BPF_MAP_DELETE_ELEM", queue, &e)),
         }
+    }
+
+    fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error> {
+        let mut bytes = [0; 16];
+        bytes[..14].copy_from_slice(&head.unwrap_or_default());
+        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let value = [head.is_some().into(), word(0), word(8)];
+        self.injected.set(0, value, 0).map_err(|e| self.failed("BPF_MAP_UPDATE_ELEM", 0, &e))
     }
 
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error> {

@@ -10,6 +10,8 @@ const LINK_CREATE: usize = 28;
 const LINK_DETACH: usize = 34;
 
 const ATTACH_TYPE_XDP: u32 = 37;
+const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
+const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
 const PROG_NAME: std::ops::Range<usize> = 64..80;
 
 /// Generic mode, for [`xdp_link`].
@@ -34,6 +36,27 @@ unsafe fn bpf(command: usize, attr: &mut [u32]) -> Result<usize, Errno> {
 /// link (`BPF_LINK_CREATE`, since 5.9).
 pub fn xdp_link(program: RawFd, ifindex: u32, flags: u32) -> Result<Fd, Errno> {
     let mut attr = [program as u32, ifindex, ATTACH_TYPE_XDP, flags];
+    // SAFETY: link_create is four integers here; the descriptor is new and ours.
+    unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
+}
+
+/// Which way packets go that a tcx program sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tcx {
+    /// Into the stack.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+/// Puts a classifier on an interface of the calling thread's network namespace, behind those that are there, for as long as
+/// somebody holds the link (`BPF_LINK_CREATE`, `BPF_TCX_*`, since 6.6).
+pub fn tcx_link(program: RawFd, ifindex: u32, way: Tcx) -> Result<Fd, Errno> {
+    let kind = match way {
+        Tcx::Ingress => ATTACH_TYPE_TCX_INGRESS,
+        Tcx::Egress => ATTACH_TYPE_TCX_EGRESS,
+    };
+    let mut attr = [program as u32, ifindex, kind, 0];
     // SAFETY: link_create is four integers here; the descriptor is new and ours.
     unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
 }
