@@ -137,14 +137,18 @@ impl Open {
             headed: mode == Mode::Generic,
         })?;
         program.admit(link.head())?;
-        let offloads = Offloads::switch_off(dev).unwrap_or_else(|e| {
+        let offloads = Offloads::switch_off(dev, mode == Mode::Generic).unwrap_or_else(|e| {
             log(Level::Warn, format_args!("frames may be merged or lack their VLAN tag: {e}"));
             None
         });
         if offloads.is_some() {
             log(
                 Level::Info,
-                format_args!("{}: GRO, LRO and VLAN stripping are off while host rings are open", dev.name),
+                format_args!(
+                    "{0}: merging and VLAN stripping of received frames are off while host rings are open (after a kill \
+                     of whoever hosts the engine: `ethtool -K {0} rxvlan on gro on`)",
+                    dev.name
+                ),
             );
         }
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));

@@ -118,10 +118,12 @@ pub fn link_state(ifindex: u32) -> Result<LinkState, Error> {
 pub struct Offloads(ethtool::Lying);
 
 impl Offloads {
-    /// Switches off those that are on; `None` if there was nothing to do.
-    pub fn switch_off(dev: &NetDev) -> Result<Option<Offloads>, Error> {
+    /// Switches off those that are on; `None` if there was nothing to do. `merging` says whether GRO counts: it comes after
+    /// native XDP and before generic.
+    pub fn switch_off(dev: &NetDev, merging: bool) -> Result<Option<Offloads>, Error> {
         let rtnl = Rtnl::open()?;
-        let before = ethtool::lying(rtnl.fd(), &dev.name);
+        let mut before = ethtool::lying(rtnl.fd(), &dev.name);
+        before.gro &= merging;
         if before == ethtool::Lying::default() {
             return Ok(None);
         }
