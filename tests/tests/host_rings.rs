@@ -305,3 +305,36 @@ fn offloads_that_lie_are_off_meanwhile_and_restored() {
     bridge.wait(START).expect_success();
     assert_eq!(names.map(offload), [true, true]);
 }
+
+#[test]
+fn an_interface_that_vanishes_ends_a_wait_on_its_host_rings() {
+    needs_root!();
+    let _turn = alone();
+    let pair = hosts();
+    pair.a.ns.run(|| {
+        let mut port = Port::open("netmap:veth0^").unwrap();
+        Cmd::new("ip").args(["-n", pair.a.ns.name(), "link", "del", "veth0"]).run().expect_success();
+        let mut error = false;
+        wait_until(Duration::from_secs(5), || {
+            error = port.wait(Interest::READ, Some(Duration::from_secs(1))).unwrap().error;
+            error
+        });
+        assert!(error, "nothing tells that the interface is gone");
+    });
+    assert!(!links(&pair.a).contains("netmap"));
+}
+
+#[test]
+fn tcp_through_a_bridge_reaches_a_decent_rate() {
+    needs_root!();
+    let _turn = alone();
+    for mode in MODES {
+        let pair = hosts();
+        let _bridge = bridge(&pair, mode, ["netmap:veth0", "netmap:veth0^"]);
+        let (bytes, start) = (20_000_000, std::time::Instant::now());
+        tcp(&pair, bytes);
+        let rate = bytes as f64 * 16.0 / start.elapsed().as_secs_f64() / 1e6;
+        println!("{mode}: {rate:.0} Mbit/s of TCP, one way after the other");
+        assert!(rate > 50.0, "{mode}: {rate:.0} Mbit/s");
+    }
+}

@@ -16,6 +16,7 @@ use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Drop, Kring, NO_BUFFER};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
+use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Fd};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -150,8 +151,8 @@ pub struct HostRx {
     /// Buffers that hold the longest frame.
     slots_per_frame: u32,
     down: Option<ForwardDown>,
-    // Merely kept: they keep the host's packets on their way to the TAP.
-    _links: Vec<Arc<Fd>>,
+    /// They keep the host's packets on their way to the TAP; the first is the one on the NIC.
+    links: Vec<Arc<Fd>>,
 }
 
 impl HostRx {
@@ -159,7 +160,7 @@ impl HostRx {
     pub fn new(tap: Arc<Fd>, frame: u32, links: Vec<Arc<Fd>>, down: Option<ForwardDown>) -> HostRx {
         // A byte more than the longest tells a frame that was cut.
         let slots_per_frame = (frame + 1).div_ceil(BUF_SIZE).clamp(1, MAX_CHAIN as u32);
-        HostRx { tap, slots_per_frame, down, _links: links }
+        HostRx { tap, slots_per_frame, down, links }
     }
 
     /// Slots `[hwcur, rhead)` lend their buffers to what comes next.
@@ -269,6 +270,13 @@ impl Carrier for HostRx {
 
     fn signal(&self) -> Option<(RawFd, i32)> {
         Some((self.tap.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    fn probe(&self, k: &Kring) {
+        // Whoever may not ask learns of it by the NIC rings, if at all.
+        if self.links.first().is_some_and(|link| bpf::tcx_target(link.as_raw_fd()) == Ok(0)) {
+            k.state().stopped.store(1, Relaxed);
+        }
     }
 }
 

@@ -67,6 +67,18 @@ pub fn link_detach(link: RawFd) -> Result<(), Errno> {
     unsafe { bpf(LINK_DETACH, &mut [link as u32]).map(drop) }
 }
 
+/// Index of the interface that a tcx link is on; 0 once that is gone, or the link detached.
+pub fn tcx_target(link: RawFd) -> Result<u32, Errno> {
+    // The head of `struct bpf_link_info`: type, id, program, padding, and for tcx the interface.
+    let mut info = [0u32; 6];
+    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
+    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
+    let mut attr = [link as u32, size_of_val(&info) as u32, half(0), half(4)];
+    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info[4])
+}
+
 /// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.
 pub fn program_name(id: u32) -> Option<String> {
     // SAFETY: prog_id is one integer; the descriptor is new and ours.
