@@ -13,7 +13,7 @@
 use super::{BadSlot, Carrier, PortRing};
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_FORWARD, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
-use crate::ring::{Drop, Kring, NO_BUFFER};
+use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
@@ -52,11 +52,23 @@ impl Pieces {
     }
 }
 
-/// The frame that begins in slot `i` of those before `head`: its pieces and the slot behind it, or why it cannot be sent.
-/// A chain whose end was not handed over ends where the slots do, as in the module, which sends each slot by itself.
-fn frame(k: &Kring, mut i: u32, head: u32) -> (u32, Result<Pieces, Drop>) {
-    let (n, mut pieces, mut wrong) = (k.num_slots(), Pieces::NONE, None);
-    loop {
+/// How many slots the frame takes that begins in slot `i` of those before `head`, and whether its end is among them.
+fn chain(k: &Kring, i: u32, head: u32) -> (u32, bool) {
+    let (n, mut last, mut slots) = (k.num_slots(), i, 1);
+    while k.slot(last).flags.load(Relaxed) & NS_MOREFRAG != 0 {
+        last = next_slot(last, n);
+        if last == head {
+            return (slots, false);
+        }
+        slots += 1;
+    }
+    (slots, true)
+}
+
+/// The pieces of a frame of `slots` slots from `i` on, or why it cannot be sent; clears the flags that are for the sync.
+fn frame(k: &Kring, mut i: u32, slots: u32) -> Result<Pieces, Drop> {
+    let (mut pieces, mut wrong) = (Pieces::NONE, None);
+    for _ in 0..slots {
         let slot = k.slot(i);
         let flags = slot.flags.load(Relaxed);
         let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)));
@@ -72,15 +84,18 @@ fn frame(k: &Kring, mut i: u32, head: u32) -> (u32, Result<Pieces, Drop>) {
         if flags & (NS_BUF_CHANGED | NS_REPORT | NS_FORWARD) != 0 {
             slot.flags.store(flags & !(NS_BUF_CHANGED | NS_REPORT | NS_FORWARD), Relaxed);
         }
-        i = next_slot(i, n);
-        if flags & NS_MOREFRAG == 0 || i == head {
-            break;
-        }
+        i = next_slot(i, k.num_slots());
     }
     if wrong.is_none() && pieces.bytes() < u64::from(MIN_FRAME) {
         wrong = Some(Drop::TooShort);
     }
-    (i, wrong.map_or(Ok(pieces), Err))
+    wrong.map_or(Ok(pieces), Err)
+}
+
+/// The slot `by` slots after `i`.
+fn ahead(i: u32, by: u32, n: u32) -> u32 {
+    let to = i + by;
+    if to >= n { to - n } else { to }
 }
 
 /// Hands a frame to the stack.
@@ -115,8 +130,12 @@ impl Carrier for HostTx {
         let (mut i, mut result) = (k.hwcur(), Ok(()));
         let (mut packets, mut bytes) = (0, 0);
         while i != head {
-            let (next, pieces) = frame(k, i, head);
-            match pieces {
+            let (slots, whole) = chain(k, i, head);
+            if !whole && slots + 1 < k.num_slots() {
+                // The rest has not been handed over. Of a ring full of it nothing more can come: it goes as it is.
+                break;
+            }
+            match frame(k, i, slots) {
                 Ok(pieces) => match inject(k, &self.tap, &pieces) {
                     Ok(()) => {
                         packets += 1;
@@ -131,7 +150,7 @@ impl Carrier for HostTx {
                     }
                 }
             }
-            i = next;
+            i = ahead(i, slots, k.num_slots());
         }
         k.set_hwcur(i);
         k.set_hwtail(prev_slot(i, k.num_slots()));
@@ -298,58 +317,74 @@ impl ForwardDown {
         ForwardDown { to, client }
     }
 
-    /// Moves marked slots in `[hwcur, rhead)` of the host ring `k`, and sends them. As in the module, this may touch the
+    /// Moves marked frames in `[hwcur, rhead)` of the host ring `k`, and sends them. As in the module, this may touch the
     /// transmit rings since the program does not while it is in a sync, and what finds no room is dropped.
     #[cold]
     fn forward(&self, k: &Kring) {
         let (head, n) = (k.rhead(), k.num_slots());
         let mut i = k.hwcur();
         for to in &self.to {
-            i = self.fill(k, i, head, to.kring());
+            let ring = to.kring();
+            let m = ring.num_slots();
+            if distance(ring.ring().head.load(Relaxed) % m, ring.hwtail() % m, m) < distance(i, head, n) {
+                // What was sent meanwhile makes room.
+                to.sync(self.client);
+            }
+            i = ForwardDown::fill(k, i, head, ring);
             if to.has_work() {
                 to.sync(self.client);
             }
         }
         while i != head {
-            let slot = k.slot(i);
-            if slot.flags.load(Relaxed) & NS_FORWARD != 0 {
-                slot.flags.fetch_and(!NS_FORWARD, Relaxed);
+            let (slots, _) = chain(k, i, head);
+            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
                 k.dropped(Drop::NoRoom);
             }
-            i = next_slot(i, n);
+            i = ahead(i, slots, n);
         }
     }
 
-    /// Fills free slots of `to`; returns the first slot that found no room.
-    fn fill(&self, k: &Kring, mut i: u32, head: u32, to: &Kring) -> u32 {
-        let ring = to.ring();
-        let m = to.num_slots();
+    /// Fills free slots of `to`; returns the first slot of the frame that found no room.
+    fn fill(k: &Kring, mut i: u32, head: u32, to: &Kring) -> u32 {
+        let (ring, n, m) = (to.ring(), k.num_slots(), to.num_slots());
         let (mut at, tail) = (ring.head.load(Relaxed), to.hwtail());
         if at >= m || tail >= m {
             return i;
         }
-        while i != head && at != tail {
-            let from = k.slot(i);
-            let flags = from.flags.load(Relaxed);
-            if flags & NS_FORWARD != 0 {
-                let slot = to.slot(at);
-                let (ours, theirs) = (from.buf_idx.load(Relaxed), slot.buf_idx.load(Relaxed));
-                if k.is_buffer(ours) && to.is_buffer(theirs) {
-                    slot.buf_idx.store(ours, Relaxed);
-                    slot.len.store(from.len.load(Relaxed), Relaxed);
-                    slot.flags.store(NS_BUF_CHANGED | (flags & NS_MOREFRAG), Relaxed);
-                    from.buf_idx.store(theirs, Relaxed);
-                    from.flags.store(NS_BUF_CHANGED, Relaxed);
-                    at = next_slot(at, m);
+        while i != head {
+            let (slots, whole) = chain(k, i, head);
+            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+                if distance(at, tail, m) < slots {
+                    break;
+                }
+                let good = |s| {
+                    let (from, slot) = (k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m)));
+                    k.is_buffer(from.buf_idx.load(Relaxed)) && to.is_buffer(slot.buf_idx.load(Relaxed))
+                };
+                if whole && (0..slots).all(good) {
+                    (0..slots).for_each(|s| exchange(k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m))));
+                    at = ahead(at, slots, m);
+                } else {
+                    k.dropped(Drop::BadChain);
                 }
             }
-            i = next_slot(i, k.num_slots());
+            i = ahead(i, slots, n);
         }
         ring.cur.store(at, Relaxed);
         // SYNC ring-head: as the program would publish it; pairs with the acquire in `Kring::begin`.
         ring.head.store(at, Release);
         i
     }
+}
+
+/// Gives `to` the packet of `from`, and `from` the buffer of `to`.
+fn exchange(from: &SlotView, to: &SlotView) {
+    let theirs = to.buf_idx.load(Relaxed);
+    to.buf_idx.store(from.buf_idx.load(Relaxed), Relaxed);
+    to.len.store(from.len.load(Relaxed), Relaxed);
+    to.flags.store(NS_BUF_CHANGED | (from.flags.load(Relaxed) & NS_MOREFRAG), Relaxed);
+    from.buf_idx.store(theirs, Relaxed);
+    from.flags.store(NS_BUF_CHANGED, Relaxed);
 }
 
 /// A NIC receive ring whose released packets go to the stack where the program marked them.
@@ -368,19 +403,17 @@ impl ForwardUp {
     fn forward(&self, k: &Kring) {
         let (head, mut i) = (k.rhead(), k.hwcur());
         while i != head {
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD == 0 {
-                i = next_slot(i, k.num_slots());
-                continue;
-            }
-            let (next, pieces) = frame(k, i, head);
-            match pieces {
-                Ok(pieces) => {
-                    // Counted; a TAP that is gone is its own rings' business.
-                    let _ = inject(k, &self.tap, &pieces);
+            let (slots, _) = chain(k, i, head);
+            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+                match frame(k, i, slots) {
+                    Ok(pieces) => {
+                        // Counted; a TAP that is gone is its own rings' business.
+                        let _ = inject(k, &self.tap, &pieces);
+                    }
+                    Err(why) => k.dropped(why),
                 }
-                Err(why) => k.dropped(why),
             }
-            i = next;
+            i = ahead(i, slots, k.num_slots());
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn open(pattern: &str, several: bool) -> Result<(Fd, String), Error> {
     ifr.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | if several { IFF_MULTI_QUEUE } else { 0 };
     // SAFETY: TUNSETIFF reads name and flags and writes the name; TUNSETOFFLOAD takes an integer.
     unsafe {
-        ioctl(fd.as_raw_fd(), libc::TUNSETIFF as u64, &mut ifr)
+        ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &mut ifr)
             .map_err(|e| Error::new("TUNSETIFF", pattern.to_string(), e))?;
         syscall(libc::SYS_ioctl, [fd.as_raw_fd() as usize, libc::TUNSETOFFLOAD as usize, 0, 0, 0, 0])
             .map_err(|e| Error::new("TUNSETOFFLOAD", pattern.to_string(), e))?;
@@ -59,7 +59,7 @@ pub fn attach_queue(fd: &Fd, attached: bool) -> Result<(), Error> {
     let mut ifr = request("");
     ifr.ifr_ifru.ifru_flags = if attached { IFF_ATTACH_QUEUE } else { IFF_DETACH_QUEUE };
     // SAFETY: TUNSETQUEUE reads the flags.
-    unsafe { ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE as u64, &mut ifr) }
+    unsafe { ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, &mut ifr) }
         .map_err(|e| Error::new("TUNSETQUEUE", "of a TAP device", e))
 }
 
@@ -77,9 +77,9 @@ pub fn start(name: &str, mtu: u32, queue_len: u32) -> Result<(), Error> {
         // SAFETY: each call below reads one integer from the request.
         unsafe { ioctl(socket.as_raw_fd(), call, &mut ifr) }.map_err(|e| Error::new(what, name, e))
     };
-    set("SIOCSIFMTU", libc::SIOCSIFMTU as u64, &|r| r.ifr_ifru.ifru_mtu = mtu as i32)?;
-    set("SIOCSIFTXQLEN", libc::SIOCSIFTXQLEN as u64, &|r| r.ifr_ifru.ifru_metric = queue_len as i32)?;
-    set("SIOCSIFFLAGS", libc::SIOCSIFFLAGS as u64, &|r| r.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short)
+    set("SIOCSIFMTU", libc::SIOCSIFMTU, &|r| r.ifr_ifru.ifru_mtu = mtu as i32)?;
+    set("SIOCSIFTXQLEN", libc::SIOCSIFTXQLEN, &|r| r.ifr_ifru.ifru_metric = queue_len as i32)?;
+    set("SIOCSIFFLAGS", libc::SIOCSIFFLAGS, &|r| r.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short)
 }
 
 /// Fills `bytes` with random ones.
