@@ -42,16 +42,19 @@ pub enum Drop {
     BadChain = 3,
     /// The kernel's ring returned a buffer that it did not have.
     Foreign = 4,
+    /// The ring was full, or too busy.
+    Full = 5,
 }
 
 impl Drop {
     /// Every reason, with the name that tools print.
-    pub const ALL: [(Drop, &'static str); 5] = [
+    pub const ALL: [(Drop, &'static str); 6] = [
         (Drop::BadBuffer, "bad-buffer"),
         (Drop::TooShort, "too-short"),
         (Drop::TooLong, "too-long"),
         (Drop::BadChain, "bad-chain"),
         (Drop::Foreign, "foreign-frame"),
+        (Drop::Full, "ring-full"),
     ];
 }
 
@@ -149,6 +152,9 @@ impl Kring {
         s.pending.store(0, Relaxed);
         s.peer_tail.store(tail, Relaxed);
         s.sleeping.store(0, Relaxed);
+        for cell in [&s.taps, &s.shown, &s.tap_lock] {
+            cell.store(0, Relaxed);
+        }
         self.publish();
     }
 
@@ -324,6 +330,7 @@ impl Kring {
         s.rcur.store(hwcur, Relaxed);
         s.hwcur.store(hwcur, Relaxed);
         s.hwtail.store(hwtail, Relaxed);
+        s.shown.store(hwcur, Relaxed);
         bump(&s.reinits, 1);
         self.publish();
     }
@@ -444,6 +451,13 @@ impl Kring {
             }
         }
         all
+    }
+
+    /// The buffers that the slots name, of a ring all of whose buffers stay there. A slot that the program spoilt yields
+    /// nothing.
+    pub fn slot_buffers(&self) -> Vec<u32> {
+        let slots = self.slots.iter().map(|slot| slot.buf_idx.load(Relaxed));
+        slots.filter(|&i| self.is_buffer(i)).collect()
     }
 
     /// The last slot that may be filled in a receive ring.
