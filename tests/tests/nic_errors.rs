@@ -64,10 +64,18 @@ fn a_ring_or_a_mode_that_does_not_exist() {
 fn what_a_later_release_brings_is_refused_by_name() {
     needs_root!();
     let pair = Veth::new().build();
-    for (args, word) in
-        [(&["-m", "2", "veth0"][..], "host"), (&["vale0:1"], "VALE"), (&["-f", "0x300", "veth0"], "monitor")]
-    {
+    for (args, word) in [(&["-m", "2", "veth0"][..], "host"), (&["vale0:1"], "VALE")] {
         refused(&pair.a, args, &[], "EOPNOTSUPP", &[word, "release"]);
+    }
+}
+
+#[test]
+fn a_monitor_of_what_nobody_has_open() {
+    needs_root!();
+    let pair = Veth::new().build();
+    for flags in ["0x100", "0x200", "0x300", "0x400"] {
+        refused(&pair.a, &["-f", flags, "veth0"], &[], "EINVAL", &["veth0", "open"]);
+        refused(&pair.a, &["-f", flags, "nosuch0"], &[], "ENXIO", &["nosuch0"]);
     }
 }
 

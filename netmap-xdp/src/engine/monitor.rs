@@ -171,12 +171,12 @@ impl MonitorPort {
         if self.zero_copy { main } else { self.region.as_ref() }
     }
 
-    /// Every buffer of region `main` that the port holds: all lie in its slots.
+    /// Every buffer of region `main` that the port holds.
     pub fn buffers(&self, main: &Region) -> Vec<u32> {
         if !self.zero_copy {
             return Vec::new();
         }
-        self.rings.krings(main).iter().flat_map(Kring::slot_buffers).collect()
+        self.rings.krings(main).iter().flat_map(ring_buffers).collect()
     }
 
     /// Forgets all rings, which are the region's to free, unless somebody may still write to them.
@@ -226,6 +226,13 @@ impl MonitorPort {
         let wake = self.wakes.get(usize::from(i))?.clone();
         Some(TapGrant { region, private, private_size, ring, kring, kind, wake })
     }
+}
+
+/// The buffers of a monitor's ring: all lie in its slots, but for one that a tap was about to give away when it died.
+pub fn ring_buffers(k: &Kring) -> Vec<u32> {
+    let mut all = k.slot_buffers();
+    all.extend((0..k.num_slots()).map(|i| k.held(i).load(Relaxed)).filter(|&i| k.is_buffer(i)));
+    all
 }
 
 /// Waits for the lock of a ring, but not for ever.

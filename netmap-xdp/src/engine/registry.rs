@@ -1,7 +1,7 @@
 //! The ports that exist, by kind and key, and what the engine does with any of them.
 
 use super::grant::RingGrant;
-use super::monitor::{Links, MonitorPort};
+use super::monitor::{self, Links, MonitorPort};
 use super::nic::NicPort;
 use super::null::NullPort;
 use super::pipe::Pipe;
@@ -166,7 +166,7 @@ impl Ports {
             }),
             PortKey::Monitor(k) => self.monitors.get_mut(k).filter(|p| p.rings().idle()).map(|port| {
                 let rings = port.stop(region);
-                let buffers = rings.iter().flat_map(Kring::slot_buffers).collect();
+                let buffers = rings.iter().flat_map(monitor::ring_buffers).collect();
                 (rings, buffers)
             }),
             PortKey::Null(k) => self.nulls.get_mut(k).filter(|p| p.rings().idle()).map(|port| {

@@ -16,7 +16,7 @@
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
 use crate::index::{distance, next_slot};
-use crate::ring::{Dir, Drop, Kring};
+use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
 use crate::shm::BUF_SIZE;
 use crate::sync::{AtomicU32, Ordering::*, fence};
 use std::os::fd::RawFd;
@@ -186,6 +186,8 @@ impl Tap {
             from.region().copy(at, self.ring.region(), to, len.into()).ok()?;
         } else {
             source.len.store(target.len.load(Relaxed), Relaxed);
+            // Should this process die in between, no slot would name the monitor's buffer: the engine finds it here.
+            self.ring.held(j).store(theirs, Relaxed);
             target.buf_idx.store(idx, Relaxed);
             source.buf_idx.store(theirs, Relaxed);
             if from.held(i).load(Relaxed) == idx {
@@ -193,6 +195,7 @@ impl Tap {
                 from.held(i).store(theirs, Relaxed);
             }
             source.flags.store(flags | NS_BUF_CHANGED, Relaxed);
+            self.ring.held(j).store(NO_BUFFER, Relaxed);
         }
         let sent = match (from.dir(), self.kind) {
             (Dir::Tx, _) => NS_TXMON,
@@ -265,3 +268,6 @@ impl Taps {
         Some(moved)
     }
 }
+
+#[cfg(test)]
+mod tests;
