@@ -33,7 +33,7 @@ pub use ring::{RxRing, Slot, TxRing};
 use crate::ctl::{Failure, SpecError};
 use crate::sys::Errno;
 
-pub use crate::abi::{NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_REPORT};
+pub use crate::abi::{NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_REPORT, NS_TXMON};
 
 /// What failed, why, and what mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]

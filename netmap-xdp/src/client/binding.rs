@@ -3,8 +3,9 @@
 use super::host;
 use crate::abi::NR_NO_TX_POLL;
 use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
-use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
+use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant};
 use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
+use crate::port::monitor::{MonitorRx, MonitorTx, Tap};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
@@ -105,9 +106,9 @@ impl Binding {
         let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
-            match ring.sync(CLIENT) {
+            match bound.sync(ring) {
                 Synced::Stopped => result = Err(Errno(libc::EIO)),
-                Synced::Done | Synced::Busy | Synced::Reinit => {}
+                Synced::Done | Synced::Busy | Synced::Reinit | Synced::Stale => {}
             }
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 host::tend();
@@ -143,7 +144,7 @@ impl Binding {
                 if want_tx == 0 && !ring.has_work() && !ring.carrier().stalled() {
                     continue;
                 }
-                if now.sync(ring) {
+                if now.sync(bound, ring) {
                     now.revents |= want_tx;
                     want_tx = 0;
                 }
@@ -151,7 +152,7 @@ impl Binding {
         }
         if want_rx != 0 {
             for ring in &bound.rx {
-                if now.sync(ring) {
+                if now.sync(bound, ring) {
                     now.revents |= want_rx;
                 }
             }
@@ -172,9 +173,9 @@ pub(super) struct Polled {
 impl Polled {
     /// Syncs a ring; says whether it is ready.
     #[inline]
-    fn sync(&mut self, ring: &PortRing) -> bool {
-        match ring.sync(CLIENT) {
-            Synced::Busy => self.busy = true,
+    fn sync(&mut self, bound: &Bound, ring: &PortRing) -> bool {
+        match bound.sync(ring) {
+            Synced::Busy | Synced::Stale => self.busy = true,
             Synced::Reinit | Synced::Stopped => self.revents |= libc::POLLERR,
             Synced::Done => {}
         }
@@ -249,6 +250,10 @@ impl Bound {
                 (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
                     Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
                 }
+                (CarrierGrant::Monitor { .. }, Dir::Tx) => Box::new(MonitorTx),
+                (CarrierGrant::Monitor { wake }, Dir::Rx) => {
+                    Box::new(MonitorRx::new(Wake::new(wake.clone(), wake.clone())))
+                }
                 (CarrierGrant::Null, _) => Box::new(Null),
                 (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {
                     let peer = Kring::attach(&memory, *peer, &private, *peer_kring).map_err(|e| bad(&e))?;
@@ -272,6 +277,46 @@ impl Bound {
             name: grant.name,
             mode: grant.mode,
         })
+    }
+
+    /// Syncs one ring.
+    #[inline]
+    fn sync(&self, ring: &PortRing) -> Synced {
+        match ring.sync(CLIENT) {
+            Synced::Stale => self.sync_monitored(ring),
+            other => other,
+        }
+    }
+
+    /// Finds out which monitors a ring has now, and syncs it.
+    #[cold]
+    fn sync_monitored(&self, ring: &PortRing) -> Synced {
+        // They may change again meanwhile, but not for ever.
+        for _ in 0..4 {
+            let k = ring.kring();
+            let number = k.state().taps.load(Relaxed);
+            match host::taps(self.id, k.dir(), k.id()) {
+                Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
+                // Traffic goes on without them.
+                None => ring.monitor(number, Vec::new()),
+            }
+            match ring.sync(CLIENT) {
+                Synced::Stale => {}
+                other => return other,
+            }
+        }
+        Synced::Stale
+    }
+
+    /// Maps a ring of a monitor; one that cannot be mapped gets nothing.
+    fn tap(&self, grant: &TapGrant) -> Option<Tap> {
+        let region = match &grant.region {
+            Some((fd, size)) => Memory::map(fd, *size as usize, 0, false).ok()?,
+            None => self.memory.clone(),
+        };
+        let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).ok()?;
+        let kring = Kring::attach(&region, grant.ring, &private, grant.kring).ok()?;
+        Some(Tap::new(kring, Wake::new(grant.wake.clone(), grant.wake.clone()), grant.kind))
     }
 
     /// What the program was told.

@@ -1,7 +1,8 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
 use crate::ctl::{Failure, Register, Reply, Request};
-use crate::engine::{BufferCounts, Engine, Grant, GrantId};
+use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant};
+use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, hung_up, monotonic};
 use crate::xsk;
@@ -50,6 +51,12 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
     let mut host = host();
     host.sweep();
     host.engine().check(register)
+}
+
+/// The monitors of a ring.
+#[cold]
+pub(super) fn taps(id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
+    host().engine().taps(id, dir, ring)
 }
 
 /// Carries out a request that binds nothing.

@@ -97,6 +97,7 @@ conditions! {
     UnknownMemId          EINVAL     "no region has this memory id" "netmap_mem_find";
     DeprecatedPipeMode    EINVAL     "pipes are named by { and }, not by a mode" "netmap_get_na";
     NullWithoutRegion     EINVAL     "a null port has no region of its own and names none" "netmap_get_null_na";
+    NotMonitorable        EINVAL     "nobody has the port open that is to be monitored" "netmap_get_monitor_na";
     BadPipeName           EINVAL     "the pipe has no name, no parent, or a mode without NIC rings" "netmap_get_pipe_na";
     NoSuchInterface       ENXIO      "there is no such interface" "netmap_get_na";
     NotSupportedYet       EOPNOTSUPP "this release does not serve this kind of port" "-";
@@ -154,6 +155,12 @@ impl Failure {
     pub fn null_without_region(name: impl fmt::Display) -> Failure {
         Condition::NullWithoutRegion
             .says(format!("{name}: a null port needs a memory id; 1 is the region of all NICs (`@1`)"))
+    }
+
+    /// A monitor was asked for, of a port that nobody has open.
+    pub fn not_open(name: impl fmt::Display) -> Failure {
+        Condition::NotMonitorable
+            .says(format!("{name}: only a port that is open can be monitored; start the program that uses it first"))
     }
 
     /// The port has no host rings.
@@ -307,6 +314,7 @@ mod tests {
         (Condition::UnknownMemId, libc::EINVAL),
         (Condition::DeprecatedPipeMode, libc::EINVAL),
         (Condition::NullWithoutRegion, libc::EINVAL),
+        (Condition::NotMonitorable, libc::EINVAL),
         (Condition::BadPipeName, libc::EINVAL),
         (Condition::NoSuchInterface, libc::ENXIO),
         (Condition::NotSupportedYet, libc::EOPNOTSUPP),
@@ -349,6 +357,7 @@ mod tests {
             (Failure::ring_out_of_range(7, "NIC", 4), C::RingOutOfRange, &["ring 7", "4", "0 to 3"]),
             (Failure::ring_out_of_range(7, "NIC", 0), C::RingOutOfRange, &["there are 0"]),
             (Failure::invalid_mode(99), C::InvalidMode, &["99", "NR_REG"]),
+            (Failure::not_open("eth0"), C::NotMonitorable, &["eth0", "open"]),
             (Failure::no_host_rings(), C::NoHostRings, &["host rings", "^"]),
             (Failure::rings_busy("eth0", 2, true), C::RingsBusy, &["eth0", "ring 2", "exclusive use"]),
             (Failure::rings_busy("eth0", 2, false), C::RingsBusy, &["bound exclusively"]),

@@ -257,6 +257,11 @@ impl Register {
         }
     }
 
+    /// The registration of the port that this one is to monitor: the same without the flags of a monitor.
+    pub fn monitored(&self) -> Register {
+        Register { flags: self.flags & !(NR_MONITOR_TX | NR_MONITOR_RX | NR_ZCOPY_MON), ..self.clone() }
+    }
+
     /// Which kind of port this asks for, in the order in which netmap tries them: null, monitor, pipe, switch, and what
     /// is left is an interface. `EINVAL` for the modes that once meant pipes and for a name that is half a pipe's.
     ///

@@ -1,6 +1,7 @@
 //! What the engine hands to a client for a registered fd: plain data and descriptors, as they would travel over a socket.
 
 use crate::ctl::RegisterReply;
+use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{KringPlace, RingPlace};
 use crate::sys::{Fd, Mode};
@@ -63,6 +64,11 @@ pub enum CarrierGrant {
         /// What keeps the host's packets on their way to it: merely to be held.
         links: Vec<Arc<Fd>>,
     },
+    /// The taps of a monitored port.
+    Monitor {
+        /// Eventfd that wakes who sleeps on this ring.
+        wake: Arc<Fd>,
+    },
     /// Nothing.
     Null,
     /// The ring at the other end of a pipe, in the same region and the same private memory.
@@ -76,4 +82,32 @@ pub enum CarrierGrant {
         /// Eventfd that wakes who sleeps on the other one.
         wake_peer: Arc<Fd>,
     },
+}
+
+/// The monitors of one ring.
+#[derive(Debug)]
+pub struct TapsGrant {
+    /// Number of this set, as the ring's state has it.
+    pub number: u32,
+    /// Their rings.
+    pub taps: Vec<TapGrant>,
+}
+
+/// What a client needs to deliver to one ring of a monitor.
+#[derive(Debug)]
+pub struct TapGrant {
+    /// The region and its size; none if it is that of the monitored ring.
+    pub region: Option<(Fd, u64)>,
+    /// Private state of the monitor's rings.
+    pub private: Fd,
+    /// Size of that, bytes.
+    pub private_size: u64,
+    /// Where the ring lies in the region.
+    pub ring: RingPlace,
+    /// Where its private state lies.
+    pub kring: KringPlace,
+    /// How packets get there.
+    pub kind: TapKind,
+    /// Eventfd that wakes its reader.
+    pub wake: Arc<Fd>,
 }

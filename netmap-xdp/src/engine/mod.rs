@@ -11,6 +11,7 @@
 
 mod grant;
 mod host;
+mod monitor;
 mod nic;
 mod null;
 mod pipe;
@@ -18,17 +19,19 @@ mod region;
 mod registry;
 mod rings;
 
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant};
+pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant, TapsGrant};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
     self, Condition, Failure, Geometry as PortGeometry, Pool, Pools, PoolsInfoReply, PortInfoReply, PortKind, PortName,
     Register, RegisterReply, Reply, Request, RingCounts, Selection,
 };
+use crate::ring::Dir;
 use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
 use crate::xsk::Loader;
+use monitor::{MonitorPlan, MonitorPort};
 use nic::NicPort;
 use null::NullPort;
 use pipe::Pipe;
@@ -68,6 +71,8 @@ struct Held {
 enum Target {
     Nic(NetDev),
     Pipe(PipeKey),
+    /// A monitor of this port.
+    Monitor(PortKey),
     Null,
 }
 
@@ -138,9 +143,26 @@ impl Engine {
                 }
                 Ok(Target::Pipe(PipeKey { namespace: namespace_id(), parent, id }))
             }
-            PortKind::Monitor => Err(Failure::not_supported_yet(register.name, "a monitor")),
+            PortKind::Monitor => self.monitored(register).map(Target::Monitor),
             PortKind::Vale => Err(Failure::not_supported_yet(register.name, "a VALE port")),
         }
+    }
+
+    /// The port that a monitor is for: open, and with the rings that are asked for. `netmap_get_monitor_na`.
+    fn monitored(&self, register: &Register) -> Result<PortKey, Failure> {
+        let parent = register.monitored();
+        let target = self.target(&parent)?;
+        let key = match (&target, parent.kind()?) {
+            (Target::Nic(dev), _) => PortKey::Nic(registry::nic_key(dev)),
+            (Target::Pipe(key), PortKind::Pipe { role, .. }) => PortKey::Pipe(*key, role),
+            _ => return Err(Failure::not_open(register.name)),
+        };
+        if self.ports.unused(&key) {
+            return Err(Failure::not_open(register.name));
+        }
+        let (counts, _) = self.shape(&target, &parent);
+        ctl::interp_ringid(parent.mode, parent.flags, parent.ring_id, counts)?;
+        Ok(key)
     }
 
     fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
@@ -169,6 +191,11 @@ impl Engine {
                     (counts, asked.map(|n| bound(n, pipe::MAX_SLOTS)))
                 }
             },
+            Target::Monitor(parent) => {
+                let parent = self.ports.view(parent).map(|p| (p.rings.counts(), p.rings.slots()));
+                let (counts, slots) = parent.unwrap_or_default();
+                monitor::shape(counts, slots, asked)
+            }
             Target::Null => {
                 let counts = RingCounts { tx: register.tx_rings, rx: register.rx_rings, host_tx: 0, host_rx: 0 };
                 (counts, asked.map(|n| bound(n, *SLOTS.end())))
@@ -218,6 +245,7 @@ impl Engine {
         match self.bind(&held, register) {
             Ok((grant, nifp)) => {
                 self.grants.insert(grant.id, Held { nifp, ..held });
+                self.ports.relink(self.region.as_ref());
                 Ok(grant)
             }
             Err(e) => {
@@ -246,6 +274,15 @@ impl Engine {
                 }
                 Ok(PortKey::Pipe(key, role))
             }
+            Target::Monitor(parent) => {
+                let name = self.ports.view(&parent).map_or_else(String::new, |p| p.name);
+                let selection = &ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
+                let (flags, extra_bufs) = (register.flags, register.extra_bufs);
+                let plan = MonitorPlan { name: &name, parent, flags, counts, slots, selection, extra_bufs };
+                let id = self.next_grant;
+                self.ports.monitors.insert(id, MonitorPort::new(id, &plan)?);
+                Ok(PortKey::Monitor(id))
+            }
             Target::Null => {
                 let id = self.next_grant;
                 self.ports.nulls.insert(id, NullPort::new(&register.name.to_string(), counts, slots)?);
@@ -256,10 +293,24 @@ impl Engine {
 
     /// The part of a registration that `undo` undoes.
     fn bind(&mut self, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
+        if let Some(mut own) = self.ports.own_region(&held.port).and_then(Option::take) {
+            let bound = self.bind_in(&mut own, held, register);
+            if let Some(place) = self.ports.own_region(&held.port) {
+                *place = Some(own);
+            }
+            return bound;
+        }
         if self.region.is_none() {
             self.region = Some(Region::new(MAIN_REGION, self.buffers_for(&held.port, register))?);
         }
-        let Some(region) = &mut self.region else { return Err(Condition::System.says("no region")) };
+        let Some(mut region) = self.region.take() else { return Err(Condition::System.says("no region")) };
+        let bound = self.bind_in(&mut region, held, register);
+        self.region = Some(region);
+        bound
+    }
+
+    /// The same in a region that was taken out of its place.
+    fn bind_in(&mut self, region: &mut Region, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
         self.ports.start(&held.port, &held.selection, region)?;
         let port = self.ports.view(&held.port).ok_or_else(|| Condition::System.says("no port"))?;
         let counts = port.rings.counts();
@@ -319,7 +370,10 @@ impl Engine {
 
     fn undo(&mut self, held: &Held) {
         self.ports.leave(&held.port, &held.selection, held.exclusive);
-        if let Some(region) = &mut self.region {
+        self.ports.relink(self.region.as_ref());
+        // What lies in a region of its own goes with it.
+        let own = self.ports.own_region(&held.port).is_some();
+        if let Some(region) = self.region.as_mut().filter(|_| !own) {
             let (rings, buffers) = self.ports.stop(&held.port, region);
             let kept = self.ports.buffers(region);
             region.give_back(buffers, &kept);
@@ -329,6 +383,11 @@ impl Engine {
             }
         }
         self.drop_idle();
+    }
+
+    /// The monitors of a ring of a grant, for a client that found that they changed.
+    pub fn taps(&self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
+        self.ports.taps(&self.grants.get(&id)?.port, dir, ring, self.region.as_ref())
     }
 
     /// Drops ports that nobody uses, and the region with the last of them.

@@ -51,11 +51,7 @@ impl NullPort {
 
     /// Every buffer that the port holds: all stay in their slots.
     pub fn buffers(&self, region: &Region) -> Vec<u32> {
-        let in_slots = |k: &Kring| -> Vec<u32> {
-            let slots = (0..k.num_slots()).map(|i| k.slot(i).buf_idx.load(crate::sync::Ordering::Relaxed));
-            slots.filter(|&i| k.is_buffer(i)).collect()
-        };
-        self.rings.krings(region).iter().flat_map(in_slots).collect()
+        self.rings.krings(region).iter().flat_map(Kring::slot_buffers).collect()
     }
 
     /// Forgets all rings, which are the region's to free.

@@ -1,6 +1,7 @@
 //! The ports that exist, by kind and key, and what the engine does with any of them.
 
 use super::grant::RingGrant;
+use super::monitor::{self, Links, MonitorPort};
 use super::nic::NicPort;
 use super::null::NullPort;
 use super::pipe::Pipe;
@@ -11,7 +12,7 @@ use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Mode, namespace_id};
 use crate::xsk::Geometry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A netdev in a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +44,8 @@ pub enum PortKey {
     Nic(NicKey),
     /// An end of a pipe.
     Pipe(PipeKey, PipeRole),
+    /// A monitor.
+    Monitor(u64),
     /// A null port.
     Null(u64),
 }
@@ -66,6 +69,10 @@ pub struct Ports {
     pub pipes: HashMap<PipeKey, Pipe>,
     /// Null ports.
     pub nulls: HashMap<u64, NullPort>,
+    /// Monitors, the oldest first.
+    pub monitors: BTreeMap<u64, MonitorPort>,
+    /// Which rings they tap.
+    pub links: Links,
 }
 
 fn gone() -> Failure {
@@ -84,6 +91,10 @@ impl Ports {
                 let pipe = self.pipes.get(k)?;
                 View { name: pipe.name(*role).to_string(), rings: pipe.rings(*role), mode: None }
             }
+            PortKey::Monitor(k) => {
+                let port = self.monitors.get(k)?;
+                View { name: port.name.clone(), rings: port.rings(), mode: None }
+            }
             PortKey::Null(k) => {
                 let port = self.nulls.get(k)?;
                 View { name: port.name.clone(), rings: port.rings(), mode: None }
@@ -95,6 +106,7 @@ impl Ports {
         match key {
             PortKey::Nic(k) => Some(self.nics.get_mut(k)?.rings_mut()),
             PortKey::Pipe(k, role) => Some(self.pipes.get_mut(k)?.rings_mut(*role)),
+            PortKey::Monitor(k) => Some(self.monitors.get_mut(k)?.rings_mut()),
             PortKey::Null(k) => Some(self.nulls.get_mut(k)?.rings_mut()),
         }
     }
@@ -124,6 +136,7 @@ impl Ports {
                 started
             }
             PortKey::Pipe(k, role) => self.pipes.get_mut(k).ok_or_else(gone)?.start(*role, selection, region),
+            PortKey::Monitor(k) => self.monitors.get_mut(k).ok_or_else(gone)?.start(selection, region),
             PortKey::Null(k) => self.nulls.get_mut(k).ok_or_else(gone)?.start(selection, region),
         }
     }
@@ -133,6 +146,7 @@ impl Ports {
         let granted = match key {
             PortKey::Nic(k) => self.nics.get(k).map(|p| p.grants(selection)),
             PortKey::Pipe(k, role) => self.pipes.get(k).map(|p| p.grants(*role, selection)),
+            PortKey::Monitor(k) => self.monitors.get(k).map(|p| p.grants(selection)),
             PortKey::Null(k) => self.nulls.get(k).map(|p| p.grants(selection)),
         };
         granted.unwrap_or_default()
@@ -150,6 +164,11 @@ impl Ports {
                 let buffers = pipe.buffers(region);
                 (pipe.stop(region), buffers)
             }),
+            PortKey::Monitor(k) => self.monitors.get_mut(k).filter(|p| p.rings().idle()).map(|port| {
+                let rings = port.stop(region);
+                let buffers = rings.iter().flat_map(monitor::ring_buffers).collect();
+                (rings, buffers)
+            }),
             PortKey::Null(k) => self.nulls.get_mut(k).filter(|p| p.rings().idle()).map(|port| {
                 let buffers = port.buffers(region);
                 (port.stop(region), buffers)
@@ -158,12 +177,21 @@ impl Ports {
         .unwrap_or_default()
     }
 
-    /// Every buffer that a live ring names.
+    /// The region that a port has to itself, to work with; it is given back by putting it there again.
+    pub fn own_region(&mut self, key: &PortKey) -> Option<&mut Option<Region>> {
+        match key {
+            PortKey::Monitor(k) => self.monitors.get_mut(k).filter(|m| !m.shares_region()).map(MonitorPort::region_mut),
+            _ => None,
+        }
+    }
+
+    /// Every buffer that a live ring of region 1 names.
     pub fn buffers(&self, region: &Region) -> HashSet<u32> {
         let nics = self.nics.values().flat_map(|p| p.buffers(region));
         let pipes = self.pipes.values().flat_map(|p| p.buffers(region));
         let nulls = self.nulls.values().flat_map(|p| p.buffers(region));
-        nics.chain(pipes).chain(nulls).collect()
+        let monitors = self.monitors.values().flat_map(|p| p.buffers(region));
+        nics.chain(pipes).chain(nulls).chain(monitors).collect()
     }
 
     /// Drops ports that nobody uses.
@@ -171,10 +199,14 @@ impl Ports {
         self.nics.retain(|_, p| !p.rings().idle());
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
+        self.monitors.retain(|_, p| !p.rings().idle());
     }
 
-    /// Whether there is none.
+    /// Whether there is none in region 1.
     pub fn is_empty(&self) -> bool {
-        self.nics.is_empty() && self.pipes.is_empty() && self.nulls.is_empty()
+        self.nics.is_empty()
+            && self.pipes.is_empty()
+            && self.nulls.is_empty()
+            && !self.monitors.values().any(MonitorPort::shares_region)
     }
 }

@@ -5,6 +5,7 @@
 //! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
 
 pub mod host;
+pub mod monitor;
 pub mod nic;
 pub mod null;
 pub mod pipe;
@@ -12,6 +13,7 @@ pub mod pipe;
 use crate::ring::{Dir, Kring};
 use crate::sync::{Ordering::*, fence};
 use crate::sys::{self, Fd, realtime};
+use monitor::{Tap, Taps};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -104,24 +106,32 @@ pub enum Synced {
     Reinit,
     /// What carried the ring is gone: `POLLERR`, `EIO`.
     Stopped,
+    /// Nothing was done: the ring has other monitors than before. [`PortRing::monitor`] tells it which, then sync again.
+    Stale,
 }
 
 /// One netmap ring and what carries it.
 pub struct PortRing {
     kring: Kring,
     carrier: Box<dyn Carrier>,
+    taps: Taps,
 }
 
 impl PortRing {
     /// Joins the two.
     pub fn new(kring: Kring, carrier: Box<dyn Carrier>) -> PortRing {
-        PortRing { kring, carrier }
+        PortRing { kring, carrier, taps: Taps::default() }
     }
 
     /// The ring.
     #[inline]
     pub fn kring(&self) -> &Kring {
         &self.kring
+    }
+
+    /// These are the monitors that the ring has had since its state got `number`.
+    pub fn monitor(&self, number: u32, taps: Vec<Tap>) {
+        self.taps.replace(number, taps);
     }
 
     /// What carries it.
@@ -143,11 +153,19 @@ impl PortRing {
             return Synced::Stopped;
         }
         let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        if self.taps.stale(k) {
+            return Synced::Stale;
+        }
         if k.begin().is_err() {
             k.reinit();
             return Synced::Reinit;
         }
-        let moved = self.carrier.sync(k);
+        let moved = if self.taps.none() {
+            self.carrier.sync(k)
+        } else {
+            let Some(moved) = self.taps.sync(client, k, &*self.carrier) else { return Synced::Busy };
+            moved
+        };
         k.count_sync();
         if moved.is_err() {
             k.reinit();

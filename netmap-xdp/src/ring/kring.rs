@@ -46,11 +46,13 @@ pub enum Drop {
     Refused = 5,
     /// Transparent forwarding found the transmit rings full.
     NoRoom = 6,
+    /// The ring was full, or too busy.
+    Full = 7,
 }
 
 impl Drop {
     /// Every reason, with the name that tools print.
-    pub const ALL: [(Drop, &'static str); 7] = [
+    pub const ALL: [(Drop, &'static str); 8] = [
         (Drop::BadBuffer, "bad-buffer"),
         (Drop::TooShort, "too-short"),
         (Drop::TooLong, "too-long"),
@@ -58,6 +60,7 @@ impl Drop {
         (Drop::Foreign, "foreign-frame"),
         (Drop::Refused, "host-refused"),
         (Drop::NoRoom, "no-room"),
+        (Drop::Full, "ring-full"),
     ];
 }
 
@@ -155,6 +158,9 @@ impl Kring {
         s.pending.store(0, Relaxed);
         s.peer_tail.store(tail, Relaxed);
         s.sleeping.store(0, Relaxed);
+        for cell in [&s.taps, &s.shown, &s.tap_lock] {
+            cell.store(0, Relaxed);
+        }
         self.publish();
     }
 
@@ -330,6 +336,7 @@ impl Kring {
         s.rcur.store(hwcur, Relaxed);
         s.hwcur.store(hwcur, Relaxed);
         s.hwtail.store(hwtail, Relaxed);
+        s.shown.store(hwcur, Relaxed);
         bump(&s.reinits, 1);
         self.publish();
     }
@@ -450,6 +457,13 @@ impl Kring {
             }
         }
         all
+    }
+
+    /// The buffers that the slots name, of a ring all of whose buffers stay there. A slot that the program spoilt yields
+    /// nothing.
+    pub fn slot_buffers(&self) -> Vec<u32> {
+        let slots = self.slots.iter().map(|slot| slot.buf_idx.load(Relaxed));
+        slots.filter(|&i| self.is_buffer(i)).collect()
     }
 
     /// The last slot that may be filled in a receive ring.

@@ -94,7 +94,9 @@ shared_struct! {
         pub stopped: AtomicU32,
         /// Not 0 while what carries the ring has not started (an interface that is down).
         pub pending: AtomicU32,
-        _pad0: [AtomicU32; 13],
+        /// 0 without monitors; else a number that is new whenever their set is.
+        pub taps: AtomicU32,
+        _pad0: [AtomicU32; 12],
         /// Next slot to be processed: `nr_hwcur`.
         pub hwcur: AtomicU32,
         /// First slot of the kernel's: `nr_hwtail`.
@@ -105,10 +107,14 @@ shared_struct! {
         pub rcur: AtomicU32,
         /// `tail` as the program was told.
         pub rtail: AtomicU32,
-        _pad1: [AtomicU32; 11],
+        /// Monitored transmit rings: slots before it were shown to the monitors.
+        pub shown: AtomicU32,
+        _pad1: [AtomicU32; 10],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
-        _pad3: [AtomicU32; 15],
+        /// Monitors: 0, or the client that writes to this ring.
+        pub tap_lock: AtomicU32,
+        _pad3: [AtomicU32; 14],
         /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
         pub sleeping: AtomicU32,
         _pad4: [AtomicU32; 15],

@@ -155,6 +155,14 @@ impl Memory {
         unsafe { sys::syscall(call, [fd as usize, vector.as_ptr() as usize, pieces.len(), 0, 0, 0]) }
     }
 
+    /// Copies bytes to another mapping, or within this one.
+    pub fn copy(&self, from: u64, target: &Memory, to: u64, len: usize) -> Result<(), OutOfRange> {
+        let (from, to) = (self.locate::<u8>(from, len)?, target.locate::<u8>(to, len)?);
+        // SAFETY: either range lies in its mapping; they may be two views of the same bytes, so the copy allows overlap.
+        unsafe { std::ptr::copy(from.as_ptr(), to.as_ptr(), len) };
+        Ok(())
+    }
+
     /// Moves bytes within the mapping; the ranges may overlap.
     pub fn shift(&self, from: u64, to: u64, len: usize) -> Result<(), OutOfRange> {
         let (from, to) = (self.locate::<u8>(from, len)?, self.locate::<u8>(to, len)?);
@@ -257,6 +265,7 @@ mod tests {
         assert!(m.slice::<AtomicU64>(8, 512).is_err());
         assert!(m.read(4000, &mut [0; 97]).is_err());
         assert!(m.shift(0, 4000, 97).is_err());
+        assert!(m.copy(4000, &m, 0, 97).is_err() && m.copy(0, &memory(64), 0, 65).is_err());
     }
 
     #[test]
