@@ -1,8 +1,9 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
+use super::csb::CsbState;
 use super::host;
-use crate::abi::NR_NO_TX_POLL;
-use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
+use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
+use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Who holds a ring's lock, as written into it. With the engine in the process there is one client.
-const CLIENT: u32 = 1;
+pub(super) const CLIENT: u32 = 1;
 /// Events that ask for room to send, and for packets.
 const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
@@ -33,6 +34,8 @@ pub struct Binding {
     end: Option<Fd>,
     bound: OnceLock<Bound>,
     registering: Mutex<()>,
+    /// Cursors in memory of the program, and the loop that works on them.
+    pub(super) csb: CsbState,
 }
 
 /// A registration, mapped.
@@ -42,6 +45,7 @@ pub struct Bound {
     name: String,
     mode: Option<Mode>,
     tx_poll: bool,
+    exclusive: bool,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
     tx_edges: OnceLock<Option<EdgeSet>>,
@@ -53,7 +57,7 @@ pub struct Bound {
 impl Binding {
     /// A fresh one; `end` is the engine's end of its descriptor, if it has one.
     pub fn new(end: Option<Fd>) -> Binding {
-        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()) }
+        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()), csb: CsbState::default() }
     }
 
     /// What it is bound to, if it is.
@@ -64,13 +68,22 @@ impl Binding {
 
     /// `NETMAP_REQ_REGISTER`.
     pub fn register(&self, request: &Register) -> Result<&Bound, Failure> {
+        self.register_with(request, &mut OptionList::default())
+    }
+
+    /// The same for a request with options, each of which gets its answer.
+    pub(super) fn register_with(&self, request: &Register, options: &mut OptionList) -> Result<&Bound, Failure> {
         let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
         let grant = host::register(request)?;
         let id = grant.id;
-        match Bound::map(grant, request) {
+        let bound = Bound::map(grant, request).and_then(|bound| {
+            let csb = request.options.csb.as_ref();
+            csb.map_or(Ok(()), |csb| self.enable_csb(Some(&bound), csb, options)).map(|()| bound)
+        });
+        match bound {
             Ok(bound) => Ok(self.bound.get_or_init(|| bound)),
             Err(e) => {
                 host::release(id, None);
@@ -79,17 +92,21 @@ impl Binding {
         }
     }
 
-    fn could_register(&self, request: &Register) -> Result<(), Failure> {
+    pub(super) fn could_register(&self, request: &Register) -> Result<(), Failure> {
         match self.bound.get() {
             Some(bound) => Err(Failure::already_bound(&bound.name)),
             None => host::check(request),
         }
     }
 
-    /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone.
+    /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone; `EBUSY`: its cursors
+    /// are in a CSB.
     #[inline]
     pub fn sync(&self, dir: Dir) -> Result<i32, Errno> {
         let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
+        if self.csb.on() {
+            return Err(Errno(libc::EBUSY));
+        }
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
             match ring.sync(CLIENT) {
@@ -109,20 +126,14 @@ impl Binding {
             tell(&f);
             f.errno
         };
-        let call = ctl::try_decode(&OwnProcess, request, arg).map_err(told)?;
-        let outcome = match (&call.request, call.unsupported_option()) {
-            // Refused last, as the original does, but before anything is changed.
-            (Request::Register(r), Some(failure)) => self.could_register(r).and(Err(failure)),
-            (_, Some(failure)) => Err(failure),
-            (Request::Register(r), None) => self.register(r).map(|b| Reply::Register(b.reply)),
-            (other, None) => host::ask(other),
-        };
+        let mut call = ctl::try_decode(&OwnProcess, request, arg).map_err(told)?;
+        let outcome = self.carry_out(&mut call);
         call.finish(&OwnProcess, outcome.map_err(told)).map(|()| 0)
     }
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
     pub fn poll_now(&self, events: i16) -> i16 {
-        let Some(bound) = self.bound.get() else { return libc::POLLERR };
+        let Some(bound) = self.bound.get().filter(|_| !self.csb.on()) else { return libc::POLLERR };
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut revents = 0;
         if bound.tx_poll || want_tx != 0 {
@@ -211,6 +222,7 @@ impl Bound {
             id: grant.id,
             reply: grant.reply,
             tx_poll: request.flags & NR_NO_TX_POLL == 0,
+            exclusive: request.flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),
@@ -225,6 +237,11 @@ impl Bound {
     /// What the program was told.
     pub fn reply(&self) -> &RegisterReply {
         &self.reply
+    }
+
+    /// Whether nobody else can bind its rings.
+    pub fn exclusive(&self) -> bool {
+        self.exclusive
     }
 
     /// Name of the port.

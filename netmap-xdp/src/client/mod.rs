@@ -6,6 +6,8 @@
 //! ```text
 //! table     fd number -> Binding; read without locks
 //! binding   one open of /dev/netmap: registration, sync, what poll answers
+//! serve     its control requests
+//! csb       cursors in memory of the program; kloop, the loop that works on them
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
@@ -13,8 +15,11 @@
 //! The data path runs in the calling thread and takes no lock but that of the ring.
 
 mod binding;
+mod csb;
 mod host;
+mod kloop;
 mod mappings;
+mod serve;
 mod table;
 mod wait;
 
@@ -136,6 +141,10 @@ pub fn close(fd: RawFd) -> Option<Result<(), Errno>> {
     }
     let binding = table::take(fd)?;
     sys::close(fd);
+    if binding.csb.running() && !table::holds(&binding) {
+        // Its loop has no other way to end.
+        binding.csb.ask_to_stop();
+    }
     drop(binding);
     Some(Ok(()))
 }

@@ -89,6 +89,13 @@ conditions! {
     CsbMissing            EINVAL     "the request needs the CSB option" "netmap_ioctl";
     KloopSleep            EINVAL     "the sync loop sleeps for a second at most" "netmap_sync_kloop";
     KloopModeBits         EINVAL     "the mode of the sync loop has unknown bits" "netmap_sync_kloop";
+    CsbNotExclusive       EINVAL     "a CSB needs rings that are bound exclusively" "netmap_csb_validate";
+    CsbUnaligned          EINVAL     "the arrays of a CSB begin at multiples of 64 bytes" "netmap_csb_validate";
+    CsbAddress            EFAULT     "the memory of a CSB cannot be read or written" "netmap_csb_validate";
+    CsbInUse              EBUSY      "the sync loop is running" "netmap_csb_validate";
+    KloopWithoutCsb       EINVAL     "the sync loop works on a CSB" "netmap_sync_kloop";
+    KloopRunning          EBUSY      "the sync loop is running already" "netmap_sync_kloop";
+    KloopEventfds         EINVAL     "one pair of eventfds per ring, and all that the mode needs" "netmap_sync_kloop";
     BadName               EINVAL     "the name of the port cannot be understood" "nmreq_header_decode";
 
     // Binding.
@@ -301,6 +308,13 @@ mod tests {
         (Condition::CsbMissing, libc::EINVAL),
         (Condition::KloopSleep, libc::EINVAL),
         (Condition::KloopModeBits, libc::EINVAL),
+        (Condition::CsbNotExclusive, libc::EINVAL),
+        (Condition::CsbUnaligned, libc::EINVAL),
+        (Condition::CsbAddress, libc::EFAULT),
+        (Condition::CsbInUse, libc::EBUSY),
+        (Condition::KloopWithoutCsb, libc::EINVAL),
+        (Condition::KloopRunning, libc::EBUSY),
+        (Condition::KloopEventfds, libc::EINVAL),
         (Condition::BadName, libc::EINVAL),
         (Condition::AlreadyBound, libc::EBUSY),
         (Condition::NotBound, libc::ENXIO),

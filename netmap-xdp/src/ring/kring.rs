@@ -267,10 +267,15 @@ impl Kring {
     /// Reads and checks what the program wrote: `nm_txsync_prologue`, `nm_rxsync_prologue`.
     #[inline]
     pub fn begin(&self) -> Result<(), BadCursor> {
-        let s = &self.state;
         // SYNC ring-head: acquire, so that slots filled by another thread of the program before it moved head are seen.
         let head = self.ring.head.load(Acquire);
-        let c = Cursors { head, cur: self.ring.cur.load(Relaxed) };
+        self.begin_at(Cursors { head, cur: self.ring.cur.load(Relaxed) })
+    }
+
+    /// The same with cursors that the program wrote elsewhere, in a CSB.
+    #[inline]
+    pub fn begin_at(&self, c: Cursors) -> Result<(), BadCursor> {
+        let s = &self.state;
         let n = self.place.slots;
         // The private state is ours, but other processes that bound the port can reach it too.
         if [&s.hwcur, &s.hwtail, &s.rhead, &s.rtail].iter().any(|c| c.load(Relaxed) >= n) {
@@ -283,6 +288,14 @@ impl Kring {
         s.rhead.store(c.head, Relaxed);
         s.rcur.store(c.cur, Relaxed);
         Ok(())
+    }
+
+    /// Notes what the sync reached, for a program that reads it elsewhere: the ring's own `tail` is left alone. Returns
+    /// whether it is news.
+    #[inline]
+    pub fn finish_at(&self) -> bool {
+        let tail = self.hwtail();
+        self.state.rtail.swap(tail, Relaxed) != tail
     }
 
     /// Tells the program what the sync reached: `nm_sync_finalize`.

@@ -1,6 +1,6 @@
 //! Shared memory: sealed memfds and mappings that unmap themselves.
 
-use super::{Errno, Fd, syscall};
+use super::{Errno, Fd, OwnProcess, UserMem, syscall};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
@@ -28,6 +28,8 @@ pub fn sealed_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
 pub struct Map {
     addr: NonNull<u8>,
     len: usize,
+    /// Not ours to unmap.
+    borrowed: bool,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; whoever reads and writes it answers for the order.
@@ -45,7 +47,30 @@ impl Map {
             syscall(libc::SYS_mmap, [0, len, prot, flags as usize, fd.as_raw_fd() as usize, offset as usize])?
         };
         let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::ENOMEM))?;
-        Ok(Map { addr, len })
+        Ok(Map { addr, len, borrowed: false })
+    }
+
+    /// Memory of the program at `addr`, used in its place and not unmapped when dropped; every page of it can be read now
+    /// (`EFAULT` if not).
+    ///
+    /// The kernel would fault safely if the program unmapped it later; here that ends the program with `SIGSEGV`, as any
+    /// use of its own after it would. What the program passes as memory to work in is trusted to stay that long.
+    pub fn borrowed(addr: usize, len: usize) -> Result<Map, Errno> {
+        let end = addr.checked_add(len).filter(|_| len > 0).ok_or(Errno(libc::EFAULT))?;
+        for at in std::iter::once(addr).chain((addr / PAGE * PAGE + PAGE..end).step_by(PAGE)) {
+            OwnProcess.read(at as u64, &mut [0])?;
+        }
+        let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::EFAULT))?;
+        Ok(Map { addr, len, borrowed: true })
+    }
+
+    /// A second mapping of the shared memory at `addr`, which stays when the program unmaps its own. `EINVAL`: it is not one
+    /// shared mapping.
+    pub fn second(addr: usize, len: usize) -> Result<Map, Errno> {
+        // SAFETY: of a length of 0 `mremap` makes another mapping of the same pages, where the kernel chooses.
+        let addr = unsafe { syscall(libc::SYS_mremap, [addr, 0, len, libc::MREMAP_MAYMOVE as usize, 0, 0])? };
+        let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::ENOMEM))?;
+        Ok(Map { addr, len, borrowed: false })
     }
 
     /// Start of the mapping.
@@ -68,6 +93,9 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        if self.borrowed {
+            return;
+        }
         // SAFETY: the range is ours, and whoever holds a reference into it holds the mapping too.
         let _ = unsafe { syscall(libc::SYS_munmap, [self.addr.as_ptr() as usize, self.len, 0, 0, 0, 0]) };
     }
