@@ -51,6 +51,7 @@ pub struct Bound {
     tx_edges: OnceLock<Option<EdgeSet>>,
     rx_edges: OnceLock<Option<EdgeSet>>,
     memory: Arc<Memory>,
+    extmem: bool,
     region: Fd,
 }
 
@@ -77,9 +78,10 @@ impl Binding {
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
-        let grant = host::register(request)?;
+        let grant = self.grant(request, options)?;
         let id = grant.id;
-        let bound = Bound::map(grant, request).and_then(|bound| {
+        let bound = self.apply_offsets(id, request, options).and_then(|()| Bound::map(grant, request));
+        let bound = bound.and_then(|bound| {
             let csb = request.options.csb.as_ref();
             csb.map_or(Ok(()), |csb| self.enable_csb(Some(&bound), csb, options)).map(|()| bound)
         });
@@ -195,8 +197,11 @@ impl Bound {
             let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
         };
-        let memory =
-            Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?;
+        let extmem = grant.extmem.is_some();
+        let memory = match grant.extmem {
+            Some(memory) => memory,
+            None => Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?,
+        };
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
@@ -228,6 +233,7 @@ impl Bound {
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
             memory,
+            extmem,
             region: grant.region,
             name: grant.name,
             mode: grant.mode,
@@ -252,6 +258,11 @@ impl Bound {
     /// How the NIC is driven, for a port that is one.
     pub fn mode(&self) -> Option<Mode> {
         self.mode
+    }
+
+    /// Whether the region is memory of the program, which maps nothing then.
+    pub fn extmem(&self) -> bool {
+        self.extmem
     }
 
     /// The region's memfd.

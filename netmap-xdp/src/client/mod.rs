@@ -95,7 +95,8 @@ pub fn ioctl(fd: RawFd, request: u64, arg: usize) -> Option<Result<i32, Errno>> 
 
 /// What to map in place of a netmap descriptor, with the same length, flags and offset; then say so with [`mapped`].
 ///
-/// `EINVAL`: not bound, out of range, or a private mapping, which would be a silent copy of the rings.
+/// `EINVAL`: not bound, out of range, bound to memory of the program, or a private mapping, which would be a silent copy of
+/// the rings.
 pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Result<RawFd, Errno>> {
     let entry = table::get(fd);
     let binding = entry.as_ref()?;
@@ -103,7 +104,7 @@ pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Res
         let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(len as u64));
         let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
         match end {
-            Some(end) if shared && end <= b.reply().memsize => Ok(b.region().as_raw_fd()),
+            Some(end) if shared && !b.extmem() && end <= b.reply().memsize => Ok(b.region().as_raw_fd()),
             _ => Err(Errno(libc::EINVAL)),
         }
     });

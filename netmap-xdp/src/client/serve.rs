@@ -4,6 +4,7 @@ use super::binding::{Binding, Bound};
 use super::host;
 use crate::abi::{NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_OFFSETS};
 use crate::ctl::{Call, Csb, Failure, OptionAnswer, OptionList, Register, Reply, Request};
+use crate::engine::{Grant, GrantId};
 
 /// Options that a registration serves.
 const SERVED: [u32; 3] = [NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_OFFSETS];
@@ -28,6 +29,28 @@ impl Binding {
             return Err(Failure::unsupported_option(kind));
         }
         self.register_with(register, options).map(|bound| Reply::Register(*bound.reply()))
+    }
+
+    /// Asks the engine for a registration, in memory of the program if an option says so.
+    pub(super) fn grant(&self, register: &Register, options: &mut OptionList) -> Result<Grant, Failure> {
+        let Some(extmem) = &register.options.extmem else { return host::register(register) };
+        let region = host::extmem(extmem);
+        options.answer(OptionAnswer::Extmem(region.as_ref().map(|r| r.1).map_err(|e| e.errno)));
+        let (mem_id, _) = region?;
+        host::register(&Register { mem_id, ..register.clone() }).inspect_err(|_| host::forget_extmem())
+    }
+
+    /// `netmap_offsets_init`, before anything else is done with the rings.
+    pub(super) fn apply_offsets(
+        &self,
+        id: GrantId,
+        register: &Register,
+        options: &mut OptionList,
+    ) -> Result<(), Failure> {
+        let Some(offsets) = &register.options.offsets else { return Ok(()) };
+        let done = host::offsets(id, offsets);
+        options.answer(OptionAnswer::Offsets(done.as_ref().map(|&max| max).map_err(|e| e.errno)));
+        done.map(drop)
     }
 
     /// `netmap_csb_validate`: an fd that is not bound has no rings, for which nothing is to be done.

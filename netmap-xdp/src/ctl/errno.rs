@@ -96,6 +96,15 @@ conditions! {
     KloopWithoutCsb       EINVAL     "the sync loop works on a CSB" "netmap_sync_kloop";
     KloopRunning          EBUSY      "the sync loop is running already" "netmap_sync_kloop";
     KloopEventfds         EINVAL     "one pair of eventfds per ring, and all that the mode needs" "netmap_sync_kloop";
+    NoOffsets             EOPNOTSUPP "packets of this port cannot have such offsets" "netmap_offsets_init";
+    OffsetBits            EINVAL     "an offset field has at most 64 bits" "netmap_offsets_init";
+    OffsetTooLarge        EINVAL     "an offset lies in the buffer, in its field and below its largest" "netmap_offsets_init";
+    OffsetsFixed          EBUSY      "a ring in use allows smaller offsets only" "netmap_offsets_init";
+    ExtmemSizes           EINVAL     "objects of external memory have sizes that are not served" "netmap_config_obj_allocator";
+    ExtmemShared          EOPNOTSUPP "external memory is one shared mapping" "-";
+    ExtmemAddress         EFAULT     "external memory is not there" "nm_os_extmem_create";
+    ExtmemTooSmall        ENOMEM     "external memory is too small for its pools" "netmap_mem_ext_create";
+    RegionInUse           EBUSY      "the port lives in another region" "netmap_get_hw_na";
     BadName               EINVAL     "the name of the port cannot be understood" "nmreq_header_decode";
 
     // Binding.
@@ -315,6 +324,15 @@ mod tests {
         (Condition::KloopWithoutCsb, libc::EINVAL),
         (Condition::KloopRunning, libc::EBUSY),
         (Condition::KloopEventfds, libc::EINVAL),
+        (Condition::NoOffsets, libc::EOPNOTSUPP),
+        (Condition::OffsetBits, libc::EINVAL),
+        (Condition::OffsetTooLarge, libc::EINVAL),
+        (Condition::OffsetsFixed, libc::EBUSY),
+        (Condition::ExtmemSizes, libc::EINVAL),
+        (Condition::ExtmemShared, libc::EOPNOTSUPP),
+        (Condition::ExtmemAddress, libc::EFAULT),
+        (Condition::ExtmemTooSmall, libc::ENOMEM),
+        (Condition::RegionInUse, libc::EBUSY),
         (Condition::BadName, libc::EINVAL),
         (Condition::AlreadyBound, libc::EBUSY),
         (Condition::NotBound, libc::ENXIO),

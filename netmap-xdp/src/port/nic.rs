@@ -112,7 +112,8 @@ impl NicTx {
             if !batch.fits(2) {
                 break;
             }
-            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
+            let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
+            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
             if !k.is_buffer(idx) {
                 k.dropped(Drop::BadBuffer);
                 result = Err(BadSlot);
@@ -121,7 +122,7 @@ impl NicTx {
                 k.dropped(Drop::TooShort);
                 k.held(i).store(NO_BUFFER, Relaxed);
             } else {
-                let plan = self.plan.geometry.transmit(idx, len, false);
+                let plan = self.plan.geometry.transmit_at(idx, offset, len, false);
                 if plan.second.is_some() && !self.plan.multi_buffer {
                     k.dropped(Drop::TooLong);
                     k.held(i).store(NO_BUFFER, Relaxed);
@@ -172,12 +173,13 @@ impl NicTx {
         let mut total = 0;
         for i in walk.clone() {
             let slot = k.slot(i);
-            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
+            let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
+            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
             if !k.is_buffer(idx) || len == 0 {
                 batch.abandon_frame();
                 return give_up(if len == 0 { Drop::BadChain } else { Drop::BadBuffer });
             }
-            let plan = self.plan.geometry.transmit(idx, len, i != last);
+            let plan = self.plan.geometry.transmit_at(idx, offset, len, i != last);
             batch.push(plan.first);
             plan.second.into_iter().for_each(|d| batch.push(d));
             k.held(i).store(plan.key, Relaxed);
@@ -316,6 +318,13 @@ impl NicRx {
         result
     }
 
+    /// Gives one buffer back to the kernel at once.
+    #[cold]
+    fn refill(&self, idx: u32) -> bool {
+        let mut once = Some(self.plan.geometry.fill(idx));
+        self.fill.produce(|| once.take()).is_ok()
+    }
+
     /// Received descriptors become slots from `hwtail` on.
     #[inline]
     fn receive(&self, k: &Kring) -> Result<(), BadSlot> {
@@ -332,10 +341,17 @@ impl NicRx {
                 k.dropped(Drop::Foreign);
                 return true;
             }
-            if shift != 0 {
-                bring_to_front(k, idx, shift, len);
-            }
             let slot = k.slot(at);
+            let offset = k.offset(slot);
+            if offset + len > BUF_SIZE {
+                // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
+                k.held(at).store(idx, Relaxed);
+                k.dropped(Drop::TooLong);
+                return self.refill(idx);
+            }
+            if shift != i64::from(offset) {
+                place(k, idx, shift, offset, len);
+            }
             let mut flags = if more { NS_MOREFRAG } else { 0 };
             if slot.buf_idx.load(Relaxed) != idx {
                 slot.buf_idx.store(idx, Relaxed);
@@ -356,13 +372,14 @@ impl NicRx {
     }
 }
 
-/// An XDP program that we did not write moved the start of the frame: netmap has it at the start of the buffer.
+/// Moves a frame to where its slot has it: behind the offset that the program asked for, else to the start of the buffer, if
+/// an XDP program that we did not write moved it. The kernel knows one place for all frames, hence the copy.
 #[cold]
-fn bring_to_front(k: &Kring, idx: u32, shift: i64, len: u32) {
-    let Some(to) = k.buffer(idx) else { return };
-    if let Some(from) = to.checked_add_signed(shift) {
+fn place(k: &Kring, idx: u32, shift: i64, offset: u32, len: u32) {
+    let Some(start) = k.buffer(idx) else { return };
+    if let Some(from) = start.checked_add_signed(shift) {
         // Out of range means a scribbled descriptor: the frame then holds whatever lay there.
-        let _ = k.region().shift(from, to, len as usize);
+        let _ = k.region().shift(from, start + u64::from(offset), len as usize);
     }
 }
 

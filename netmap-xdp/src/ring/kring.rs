@@ -141,6 +141,8 @@ impl Kring {
         for (cell, value) in [(&s.hwcur, 0), (&s.hwtail, tail), (&s.rhead, 0), (&s.rcur, 0), (&s.rtail, tail)] {
             cell.store(value, Relaxed);
         }
+        s.offset_mask.store(0, Relaxed);
+        s.offset_max.store(0, Relaxed);
         for cell in [&s.packets, &s.bytes, &s.syncs, &s.reinits].into_iter().chain(&s.drops) {
             cell.store(0, Relaxed);
         }
@@ -207,6 +209,30 @@ impl Kring {
     #[inline]
     pub fn buffer(&self, idx: u32) -> Option<u64> {
         self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
+    }
+
+    /// Where in its buffer the packet of `slot` begins: `nm_get_offset`. 0 unless somebody asked for offsets.
+    #[inline]
+    pub fn offset(&self, slot: &SlotView) -> u32 {
+        let mask = self.state.offset_mask.load(Relaxed);
+        if mask == 0 {
+            return 0;
+        }
+        let most = self.state.offset_max.load(Relaxed).min(u64::from(BUF_SIZE));
+        (slot.ptr.load(Relaxed) & mask).min(most) as u32
+    }
+
+    /// Sets it and leaves the other bits alone: `nm_write_offset`.
+    pub fn set_offset(&self, slot: &SlotView, offset: u64) {
+        let mask = self.state.offset_mask.load(Relaxed);
+        slot.ptr.store(slot.ptr.load(Relaxed) & !mask | offset & mask, Relaxed);
+    }
+
+    /// Lets slots have offsets, of at most `max`, in the bits of `mask`.
+    pub fn allow_offsets(&self, mask: u64, max: u64) {
+        self.state.offset_mask.store(mask, Relaxed);
+        self.state.offset_max.store(max, Relaxed);
+        self.ring.offset_mask.store(mask, Relaxed);
     }
 
     /// Whether `idx` names a buffer that may be given out.

@@ -91,6 +91,65 @@ impl Map {
     }
 }
 
+/// What a shared mapping maps: device, inode and offset of its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedFile {
+    device: [u32; 2],
+    inode: u64,
+    offset: u64,
+}
+
+/// What the `len` bytes at `addr` map. `EFAULT`: nothing, or not all of them; `EINVAL`: not one shared and writable mapping.
+pub fn shared_mapping(addr: u64, len: u64) -> Result<SharedFile, Errno> {
+    parse_mapping(&read_whole(c"/proc/self/maps")?, addr, len)
+}
+
+fn parse_mapping(maps: &str, addr: u64, len: u64) -> Result<SharedFile, Errno> {
+    let end = addr.checked_add(len).filter(|_| len > 0).ok_or(Errno(libc::EFAULT))?;
+    let hex = |s: &str| u64::from_str_radix(s, 16).ok();
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some((from, to)) = words.next().and_then(|w| w.split_once('-')) else { continue };
+        let (Some(from), Some(to)) = (hex(from), hex(to)) else { continue };
+        if !(from..to).contains(&addr) {
+            continue;
+        }
+        let shared = words.next() == Some("rw-s");
+        let offset = words.next().and_then(hex);
+        let device = words.next().and_then(|w| w.split_once(':')).and_then(|(a, b)| hex(a).zip(hex(b)));
+        let inode = words.next().and_then(|w| w.parse().ok());
+        return match (offset, device, inode) {
+            (Some(offset), Some((major, minor)), Some(inode)) if shared && end <= to => {
+                Ok(SharedFile { device: [major as u32, minor as u32], inode, offset: offset + (addr - from) })
+            }
+            _ => Err(Errno(libc::EINVAL)),
+        };
+    }
+    Err(Errno(libc::EFAULT))
+}
+
+/// The contents of a small file, by system calls.
+fn read_whole(path: &std::ffi::CStr) -> Result<String, Errno> {
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    // SAFETY: the path is a C string; the new descriptor is ours.
+    let fd = unsafe {
+        let at = libc::AT_FDCWD as usize;
+        Fd::from_raw_high(syscall(libc::SYS_openat, [at, path.as_ptr() as usize, flags, 0, 0, 0])? as i32)
+    };
+    let (mut all, mut part) = (Vec::new(), [0u8; 4096]);
+    loop {
+        // SAFETY: the buffer has the size that is told.
+        let n = unsafe {
+            let args = [fd.as_raw_fd() as usize, part.as_mut_ptr() as usize, part.len(), 0, 0, 0];
+            syscall(libc::SYS_read, args)?
+        };
+        if n == 0 {
+            return Ok(String::from_utf8_lossy(&all).into_owned());
+        }
+        all.extend_from_slice(&part[..n]);
+    }
+}
+
 impl Drop for Map {
     fn drop(&mut self) {
         if self.borrowed {
@@ -98,5 +157,59 @@ impl Drop for Map {
         }
         // SAFETY: the range is ours, and whoever holds a reference into it holds the mapping too.
         let _ = unsafe { syscall(libc::SYS_munmap, [self.addr.as_ptr() as usize, self.len, 0, 0, 0, 0]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+7f0000000000-7f0000004000 rw-s 00001000 00:01 1234 /dev/zero (deleted)
+7f0000004000-7f0000006000 rw-p 00000000 00:00 0
+7f0000006000-7f0000008000 r--s 00000000 08:02 99 /tmp/a file
+";
+
+    #[test]
+    fn a_shared_mapping_is_known_by_its_file() {
+        let whole = parse_mapping(MAPS, 0x7f0000000000, 0x4000).unwrap();
+        assert_eq!(whole, SharedFile { device: [0, 1], inode: 1234, offset: 0x1000 });
+        assert_eq!(parse_mapping(MAPS, 0x7f0000001000, 0x1000).unwrap().offset, 0x2000);
+    }
+
+    #[test]
+    fn what_is_private_read_only_longer_or_absent_is_refused() {
+        for (addr, len, errno) in [
+            (0x7f0000004000, 0x1000, libc::EINVAL),
+            (0x7f0000006000, 0x1000, libc::EINVAL),
+            (0x7f0000003000, 0x2000, libc::EINVAL),
+            (0x1000, 0x1000, libc::EFAULT),
+            (u64::MAX, 2, libc::EFAULT),
+            (0x7f0000000000, 0, libc::EFAULT),
+        ] {
+            assert_eq!(parse_mapping(MAPS, addr, len), Err(Errno(errno)), "{addr:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn a_second_mapping_stays_when_the_first_goes() {
+        let fd = sealed_memfd(c"test", PAGE).unwrap();
+        let first = Map::shared(&fd, PAGE, 0, false).unwrap();
+        let at = first.addr().as_ptr() as usize;
+        shared_mapping(at as u64, PAGE as u64).unwrap();
+        let second = Map::second(at, PAGE).unwrap();
+        OwnProcess.write(at as u64, b"netmap").unwrap();
+        drop(first);
+        let mut got = [0; 6];
+        OwnProcess.read(second.addr().as_ptr() as u64, &mut got).unwrap();
+        assert_eq!(&got, b"netmap");
+    }
+
+    #[test]
+    fn borrowed_memory_must_be_there_and_is_not_unmapped() {
+        assert_eq!(Map::borrowed(0x10, 64).unwrap_err(), Errno(libc::EFAULT));
+        let word = 7u64;
+        drop(Map::borrowed(&raw const word as usize, 8).unwrap());
+        assert_eq!(word, 7);
     }
 }
