@@ -115,7 +115,7 @@ impl Engine {
             }
             Request::HdrSet(set) => Err(Failure::no_vnet_header(set.name)),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
-            _ => Err(Failure::not_supported_yet("this request", "a switch, a sync loop or a CSB")),
+            _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
     }
 
