@@ -43,8 +43,9 @@ fn eventfd() -> OwnedFd {
 }
 
 fn kick(fd: &OwnedFd) {
+    let one = 1u64;
     // SAFETY: eight bytes of a local.
-    assert_eq!(unsafe { libc::write(fd.as_raw_fd(), (&raw const *&1u64).cast(), 8) }, 8);
+    assert_eq!(unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) }, 8);
 }
 
 /// The option for two rings.

@@ -142,12 +142,16 @@ pub fn close(fd: RawFd) -> Option<Result<(), Errno>> {
     }
     let binding = table::take(fd)?;
     sys::close(fd);
+    forget(binding);
+    Some(Ok(()))
+}
+
+/// A number stands for `binding` no more.
+fn forget(binding: Arc<Binding>) {
     if binding.csb.running() && !table::holds(&binding) {
         // Its loop has no other way to end.
         binding.csb.ask_to_stop();
     }
-    drop(binding);
-    Some(Ok(()))
 }
 
 /// Closes the netmap descriptors in `first..=last`; the others are the caller's.
@@ -179,7 +183,7 @@ pub fn dup_onto(old: RawFd, new: RawFd, cloexec: bool) -> Option<Result<RawFd, E
     Some(sys::dup_onto(old, new, cloexec).and_then(|()| {
         let before = table::take(new);
         let fits = table::set(new, from);
-        drop(before);
+        before.into_iter().for_each(forget);
         if fits { Ok(new) } else { Err(Errno(libc::EBADF)) }
     }))
 }

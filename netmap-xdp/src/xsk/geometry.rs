@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn an_offset_moves_the_data_and_not_the_key_of_an_unaligned_buffer() {
         let plan = Geometry::Unaligned.transmit_at(5, 100, 60, false);
-        assert_eq!(plan.first, TxDesc { addr: 5 * 2048 + 256 | 100 << 48, len: 60, more: false });
+        assert_eq!(plan.first, TxDesc { addr: (5 * 2048 + 256) | (100 << 48), len: 60, more: false });
         assert_eq!(plan.key, Geometry::Unaligned.transmit(5, 60, false).key);
     }
 
