@@ -65,7 +65,6 @@ fn what_a_later_release_brings_is_refused_by_name() {
     needs_root!();
     let pair = Veth::new().build();
     for (args, word) in
-        [(&["-m", "2", "veth0"][..], "host"), (&["vale0:1"], "VALE"), (&["-f", "0x300", "veth0"], "monitor")]
     {
         refused(&pair.a, args, &[], "EOPNOTSUPP", &[word, "release"]);
     }

@@ -4,6 +4,7 @@ use super::host;
 use crate::abi::NR_NO_TX_POLL;
 use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
+use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
@@ -212,15 +213,41 @@ impl Bound {
             Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?;
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
+        let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
+        // With NIC and host rings in one binding, what the program releases may go on to the other side: `NR_FORWARD`.
+        let up = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
+            CarrierGrant::Host { tap, .. } => Some(tap.clone()),
+            _ => None,
+        });
+        let down = || -> Result<Option<ForwardDown>, Failure> {
+            let mut to = Vec::new();
+            for g in &grant.tx {
+                if let CarrierGrant::Nic { socket, plan } = &g.carrier {
+                    let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
+                    let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
+                    to.push(PortRing::new(kring, Box::new(carrier)));
+                }
+            }
+            // As in the module, only with all of the NIC's transmit rings.
+            let all = to.len() == usize::from(grant.reply.tx_rings);
+            Ok(all.then(|| ForwardDown::new(to, CLIENT)))
+        };
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
-            let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
             let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
                 (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
                     Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
                 (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
-                    Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
+                    let nic = Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?);
+                    match &up {
+                        Some(tap) => Box::new(ForwardUp::new(nic, tap.clone())),
+                        None => nic,
+                    }
+                }
+                (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
+                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
                 }
                 (CarrierGrant::Null, _) => Box::new(Null),
                 (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {

@@ -10,6 +10,7 @@
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
 mod grant;
+mod host;
 mod nic;
 mod null;
 mod pipe;
@@ -153,7 +154,7 @@ impl Engine {
         match target {
             Target::Nic(dev) => match self.ports.nics.get(&registry::nic_key(dev)) {
                 Some(port) => (port.rings().counts(), port.rings().slots()),
-                None => (NicPort::counts(dev), asked.map(|n| bound(n, *SLOTS.end()))),
+                None => (NicPort::counts(dev, register), asked.map(|n| bound(n, *SLOTS.end()))),
             },
             Target::Pipe(key) => match (self.ports.pipes.get(key), register.kind()) {
                 (Some(pipe), Ok(PortKind::Pipe { role, .. })) => (pipe.rings(role).counts(), pipe.rings(role).slots()),
@@ -196,9 +197,6 @@ impl Engine {
         let target = self.target(register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
-        if selection.tx.end > counts.tx || selection.rx.end > counts.rx {
-            return Err(Failure::not_supported_yet(register.name, "a host ring"));
-        }
         Ok((target, selection, slots))
     }
 
@@ -235,7 +233,7 @@ impl Engine {
             Target::Nic(dev) => {
                 let key = registry::nic_key(&dev);
                 if !self.ports.nics.contains_key(&key) {
-                    self.ports.nics.insert(key, NicPort::open(dev, slots, self.loader)?);
+                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader)?);
                 }
                 Ok(PortKey::Nic(key))
             }
@@ -303,7 +301,9 @@ impl Engine {
     fn buffers_for(&self, port: &PortKey, register: &Register) -> u32 {
         let rings = self.ports.view(port).map_or(0, |p| {
             let (counts, [tx, rx]) = (p.rings.counts(), p.rings.slots());
-            u32::from(counts.tx).saturating_mul(tx).saturating_add(u32::from(counts.rx).saturating_mul(rx))
+            let rings = |nic: u16, host: u16| u32::from(nic) + u32::from(host);
+            let tx = rings(counts.tx, counts.host_tx).saturating_mul(tx);
+            tx.saturating_add(rings(counts.rx, counts.host_rx).saturating_mul(rx))
         });
         // Room for a second port of the same size, as a bridge needs it.
         let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(1 << 22)).saturating_add(2);

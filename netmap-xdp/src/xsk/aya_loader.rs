@@ -8,7 +8,7 @@
 use super::program::{AttachError, AttachMode, Circumstances, Loader, Program, QueueCounters, explain, needs};
 use crate::sys::netdev::{self, bpf};
 use crate::sys::{Errno, Error, Fd, Internal};
-use aya::maps::{Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -20,6 +20,7 @@ const PROGRAM: &str = "netmap_redirect";
 const PROGRAM_BEFORE_5_18: &str = "netmap_nofrags";
 const SOCKETS: &str = "xsks";
 const VERDICTS: &str = "verdicts";
+const INJECTED: &str = "injected";
 
 /// Loads through aya.
 pub(super) struct AyaLoader;
@@ -47,10 +48,11 @@ impl Loader for AyaLoader {
 // The fields are closed in this order: off the NIC first.
 struct AyaProgram {
     link: Option<Fd>,
-    /// The numbers of the two maps.
-    _internal: [Internal; 2],
+    /// The numbers of the maps.
+    _internal: [Internal; 3],
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, [u64; 2]>,
+    injected: Array<MapData, [u64; 3]>,
     program: Fd,
     id: u32,
     queues: u32,
@@ -66,7 +68,9 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
     let (sockets, xsks_fd) = take_map(&mut object, SOCKETS)?;
     let (verdicts, verdicts_fd) = take_map(&mut object, VERDICTS)?;
+    let (injected, injected_fd) = take_map(&mut object, INJECTED)?;
     let (sockets, verdicts) = (XskMap::try_from(sockets), PerCpuArray::try_from(verdicts));
+    let injected = Array::try_from(injected);
     let program: &mut Xdp = object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
@@ -76,9 +80,10 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
     let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
     Ok(AyaProgram {
         link: None,
-        _internal: [xsks_fd, verdicts_fd],
+        _internal: [xsks_fd, verdicts_fd, injected_fd],
         sockets: sockets.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         verdicts: verdicts.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
+        injected: injected.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         program: high(fd.as_fd())?,
         id,
         queues,
@@ -89,7 +94,7 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
 fn take_map(object: &mut Ebpf, name: &str) -> Result<(Map, Internal), Error> {
     let absent = || Error::new("BPF_MAP_CREATE", format!("(no {name} in the object)"), Errno(libc::ENOENT));
     let fd = match object.map(name).ok_or_else(absent)? {
-        Map::XskMap(data) | Map::PerCpuArray(data) => high(data.fd().as_fd())?,
+        Map::XskMap(data) | Map::PerCpuArray(data) | Map::Array(data) => high(data.fd().as_fd())?,
         _ => return Err(absent()),
     };
     // SAFETY: the number is given up by its only owner.
@@ -101,7 +106,7 @@ fn take_map(object: &mut Ebpf, name: &str) -> Result<(Map, Internal), Error> {
 }
 
 /// The same object at a high number.
-fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
+pub(super) fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
     // SAFETY: the borrowed descriptor is open, and is given back below without being closed.
     let low = unsafe { Fd::from_raw(fd.as_raw_fd()) };
     let copy = low.try_clone();
@@ -110,7 +115,7 @@ fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
 }
 
 /// The system call under an error of aya's, with the verifier's words or aya's own.
-fn failed(call: &'static str, error: &EbpfError) -> Error {
+pub(super) fn failed(call: &'static str, error: &EbpfError) -> Error {
     let mut errno = Errno(libc::EINVAL);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {
@@ -124,7 +129,7 @@ fn failed(call: &'static str, error: &EbpfError) -> Error {
         libc::EMFILE | libc::ENFILE => "too many open files; raise `ulimit -n`".to_string(),
         _ => error.to_string(),
     };
-    Error::new(call, format!("of the redirect program ({why})"), errno)
+    Error::new(call, format!("of a BPF program ({why})"), errno)
 }
 
 impl AyaProgram {
@@ -181,6 +186,14 @@ impl Program for AyaProgram {
             Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(e) => Err(self.failed("BPF_MAP_DELETE_ELEM", queue, &e)),
         }
+    }
+
+    fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error> {
+        let mut bytes = [0; 16];
+        bytes[..14].copy_from_slice(&head.unwrap_or_default());
+        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let value = [head.is_some().into(), word(0), word(8)];
+        self.injected.set(0, value, 0).map_err(|e| self.failed("BPF_MAP_UPDATE_ELEM", 0, &e))
     }
 
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error> {
