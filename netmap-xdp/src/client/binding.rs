@@ -1,8 +1,9 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
+use super::csb::CsbState;
 use super::host;
-use crate::abi::NR_NO_TX_POLL;
-use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
+use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
+use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant};
 use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
 use crate::port::monitor::{MonitorRx, MonitorTx, Tap};
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Who holds a ring's lock, as written into it. With the engine in the process there is one client.
-const CLIENT: u32 = 1;
+pub(super) const CLIENT: u32 = 1;
 /// Events that ask for room to send, and for packets.
 const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
@@ -42,6 +43,8 @@ pub struct Binding {
     end: Option<Fd>,
     bound: OnceLock<Bound>,
     registering: Mutex<()>,
+    /// Cursors in memory of the program, and the loop that works on them.
+    pub(super) csb: CsbState,
 }
 
 /// Value of [`Bound::quiet`]: other descriptors or threads sync the rings too.
@@ -54,6 +57,7 @@ pub struct Bound {
     name: String,
     mode: Option<Mode>,
     tx_poll: bool,
+    exclusive: bool,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
     tx_edges: OnceLock<Option<EdgeSet>>,
@@ -61,13 +65,14 @@ pub struct Bound {
     /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
     quiet: AtomicU32,
     memory: Arc<Memory>,
+    extmem: bool,
     region: Fd,
 }
 
 impl Binding {
     /// A fresh one; `end` is the engine's end of its descriptor, if it has one.
     pub fn new(end: Option<Fd>) -> Binding {
-        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()) }
+        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()), csb: CsbState::default() }
     }
 
     /// What it is bound to, if it is.
@@ -78,13 +83,23 @@ impl Binding {
 
     /// `NETMAP_REQ_REGISTER`.
     pub fn register(&self, request: &Register) -> Result<&Bound, Failure> {
+        self.register_with(request, &mut OptionList::default())
+    }
+
+    /// The same for a request with options, each of which gets its answer.
+    pub(super) fn register_with(&self, request: &Register, options: &mut OptionList) -> Result<&Bound, Failure> {
         let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
-        let grant = host::register(request)?;
+        let grant = self.grant(request, options)?;
         let id = grant.id;
-        match Bound::map(grant, request) {
+        let bound = self.apply_offsets(id, request, options).and_then(|()| Bound::map(grant, request));
+        let bound = bound.and_then(|bound| {
+            let csb = request.options.csb.as_ref();
+            csb.map_or(Ok(()), |csb| self.enable_csb(Some(&bound), csb, options)).map(|()| bound)
+        });
+        match bound {
             Ok(bound) => Ok(self.bound.get_or_init(|| bound)),
             Err(e) => {
                 host::release(id, None);
@@ -93,17 +108,21 @@ impl Binding {
         }
     }
 
-    fn could_register(&self, request: &Register) -> Result<(), Failure> {
+    pub(super) fn could_register(&self, request: &Register) -> Result<(), Failure> {
         match self.bound.get() {
             Some(bound) => Err(Failure::already_bound(&bound.name)),
             None => host::check(request),
         }
     }
 
-    /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone.
+    /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone; `EBUSY`: its cursors
+    /// are in a CSB.
     #[inline]
     pub fn sync(&self, dir: Dir) -> Result<i32, Errno> {
         let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
+        if self.csb.on() {
+            return Err(Errno(libc::EBUSY));
+        }
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
             match bound.sync(ring) {
@@ -123,20 +142,16 @@ impl Binding {
             tell(&f);
             f.errno
         };
-        let call = ctl::try_decode(&OwnProcess, request, arg).map_err(told)?;
-        let outcome = match (&call.request, call.unsupported_option()) {
-            // Refused last, as the original does, but before anything is changed.
-            (Request::Register(r), Some(failure)) => self.could_register(r).and(Err(failure)),
-            (_, Some(failure)) => Err(failure),
-            (Request::Register(r), None) => self.register(r).map(|b| Reply::Register(b.reply)),
-            (other, None) => host::ask(other),
-        };
+        let mut call = ctl::try_decode(&OwnProcess, request, arg).map_err(told)?;
+        let outcome = self.carry_out(&mut call);
         call.finish(&OwnProcess, outcome.map_err(told)).map(|()| 0)
     }
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
     pub(super) fn poll_now(&self, events: i16) -> Polled {
-        let Some(bound) = self.bound.get() else { return Polled { revents: libc::POLLERR, busy: false } };
+        let Some(bound) = self.bound.get().filter(|_| !self.csb.on()) else {
+            return Polled { revents: libc::POLLERR, busy: false };
+        };
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
@@ -210,8 +225,11 @@ impl Bound {
             let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
         };
-        let memory =
-            Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?;
+        let extmem = grant.extmem.is_some();
+        let memory = match grant.extmem {
+            Some(memory) => memory,
+            None => Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?,
+        };
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
@@ -267,12 +285,14 @@ impl Bound {
             id: grant.id,
             reply: grant.reply,
             tx_poll: request.flags & NR_NO_TX_POLL == 0,
+            exclusive: request.flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
             quiet: AtomicU32::new(0),
             memory,
+            extmem,
             region: grant.region,
             name: grant.name,
             mode: grant.mode,
@@ -293,19 +313,24 @@ impl Bound {
     fn sync_monitored(&self, ring: &PortRing) -> Synced {
         // They may change again meanwhile, but not for ever.
         for _ in 0..4 {
-            let k = ring.kring();
-            let number = k.state().taps.load(Relaxed);
-            match host::taps(self.id, k.dir(), k.id()) {
-                Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
-                // Traffic goes on without them.
-                None => ring.monitor(number, Vec::new()),
-            }
+            self.learn_monitors(ring);
             match ring.sync(CLIENT) {
                 Synced::Stale => {}
                 other => return other,
             }
         }
         Synced::Stale
+    }
+
+    /// Finds out which monitors a ring has now.
+    pub(super) fn learn_monitors(&self, ring: &PortRing) {
+        let k = ring.kring();
+        let number = k.state().taps.load(Relaxed);
+        match host::taps(self.id, k.dir(), k.id()) {
+            Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
+            // Traffic goes on without them.
+            None => ring.monitor(number, Vec::new()),
+        }
     }
 
     /// Maps a ring of a monitor; one that cannot be mapped gets nothing.
@@ -324,6 +349,11 @@ impl Bound {
         &self.reply
     }
 
+    /// Whether nobody else can bind its rings.
+    pub fn exclusive(&self) -> bool {
+        self.exclusive
+    }
+
     /// Name of the port.
     pub fn name(&self) -> &str {
         &self.name
@@ -332,6 +362,11 @@ impl Bound {
     /// How the NIC is driven, for a port that is one.
     pub fn mode(&self) -> Option<Mode> {
         self.mode
+    }
+
+    /// Whether the region is memory of the program, which maps nothing then.
+    pub fn extmem(&self) -> bool {
+        self.extmem
     }
 
     /// The region's memfd.

@@ -1,6 +1,6 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
-use crate::ctl::{Failure, Register, Reply, Request};
+use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
 use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
@@ -44,6 +44,23 @@ pub(super) fn register(register: &Register) -> Result<Grant, Failure> {
     let mut host = host();
     host.sweep();
     host.engine().register(register)
+}
+
+/// Makes a region of memory of the program; it is to be registered in, or given up with [`forget_extmem`].
+pub(super) fn extmem(extmem: &Extmem) -> Result<(u16, Pools), Failure> {
+    let mut host = host();
+    host.sweep();
+    host.engine().extmem(extmem)
+}
+
+/// Nothing was registered in it.
+pub(super) fn forget_extmem() {
+    host().engine().drop_idle();
+}
+
+/// Lets the rings of a registration have offsets.
+pub(super) fn offsets(id: GrantId, offsets: &Offsets) -> Result<u64, Failure> {
+    host().engine().offsets(id, offsets)
 }
 
 /// Whether a registration would be refused at once; binds nothing.

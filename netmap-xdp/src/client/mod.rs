@@ -6,6 +6,8 @@
 //! ```text
 //! table     fd number -> Binding; read without locks
 //! binding   one open of /dev/netmap: registration, sync, what poll answers
+//! serve     its control requests
+//! csb       cursors in memory of the program; kloop, the loop that works on them
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
@@ -13,8 +15,11 @@
 //! The data path runs in the calling thread and takes no lock but that of the ring.
 
 mod binding;
+mod csb;
 mod host;
+mod kloop;
 mod mappings;
+mod serve;
 mod table;
 mod wait;
 
@@ -90,7 +95,8 @@ pub fn ioctl(fd: RawFd, request: u64, arg: usize) -> Option<Result<i32, Errno>> 
 
 /// What to map in place of a netmap descriptor, with the same length, flags and offset; then say so with [`mapped`].
 ///
-/// `EINVAL`: not bound, out of range, or a private mapping, which would be a silent copy of the rings.
+/// `EINVAL`: not bound, out of range, bound to memory of the program, or a private mapping, which would be a silent copy of
+/// the rings.
 pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Result<RawFd, Errno>> {
     let entry = table::get(fd);
     let binding = entry.as_ref()?;
@@ -98,7 +104,7 @@ pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Res
         let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(len as u64));
         let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
         match end {
-            Some(end) if shared && end <= b.reply().memsize => Ok(b.region().as_raw_fd()),
+            Some(end) if shared && !b.extmem() && end <= b.reply().memsize => Ok(b.region().as_raw_fd()),
             _ => Err(Errno(libc::EINVAL)),
         }
     });
@@ -136,8 +142,16 @@ pub fn close(fd: RawFd) -> Option<Result<(), Errno>> {
     }
     let binding = table::take(fd)?;
     sys::close(fd);
-    drop(binding);
+    forget(binding);
     Some(Ok(()))
+}
+
+/// A number stands for `binding` no more.
+fn forget(binding: Arc<Binding>) {
+    if binding.csb.running() && !table::holds(&binding) {
+        // Its loop has no other way to end.
+        binding.csb.ask_to_stop();
+    }
 }
 
 /// Closes the netmap descriptors in `first..=last`; the others are the caller's.
@@ -169,7 +183,7 @@ pub fn dup_onto(old: RawFd, new: RawFd, cloexec: bool) -> Option<Result<RawFd, E
     Some(sys::dup_onto(old, new, cloexec).and_then(|()| {
         let before = table::take(new);
         let fits = table::set(new, from);
-        drop(before);
+        before.into_iter().for_each(forget);
         if fits { Ok(new) } else { Err(Errno(libc::EBADF)) }
     }))
 }

@@ -59,6 +59,12 @@ pub fn take(fd: RawFd) -> Option<Arc<Binding>> {
     leaf.get()?[i].swap(None)
 }
 
+/// Whether any number still stands for `binding`.
+pub fn holds(binding: &Arc<Binding>) -> bool {
+    let cells = TABLE.iter().filter_map(OnceLock::get).flatten();
+    cells.filter_map(ArcSwapOption::load_full).any(|b| Arc::ptr_eq(&b, binding))
+}
+
 /// Numbers in `first..=last` that have an entry.
 pub fn numbers(first: u32, last: u32) -> Vec<RawFd> {
     let (first, last) = (first as usize, (last as usize).min(LEAF * LEAVES - 1));

@@ -89,6 +89,22 @@ conditions! {
     CsbMissing            EINVAL     "the request needs the CSB option" "netmap_ioctl";
     KloopSleep            EINVAL     "the sync loop sleeps for a second at most" "netmap_sync_kloop";
     KloopModeBits         EINVAL     "the mode of the sync loop has unknown bits" "netmap_sync_kloop";
+    CsbNotExclusive       EINVAL     "a CSB needs rings that are bound exclusively" "netmap_csb_validate";
+    CsbUnaligned          EINVAL     "the arrays of a CSB begin at multiples of 64 bytes" "netmap_csb_validate";
+    CsbAddress            EFAULT     "the memory of a CSB cannot be read or written" "netmap_csb_validate";
+    CsbInUse              EBUSY      "the sync loop is running" "netmap_csb_validate";
+    KloopWithoutCsb       EINVAL     "the sync loop works on a CSB" "netmap_sync_kloop";
+    KloopRunning          EBUSY      "the sync loop is running already" "netmap_sync_kloop";
+    KloopEventfds         EINVAL     "one pair of eventfds per ring, and all that the mode needs" "netmap_sync_kloop";
+    NoOffsets             EOPNOTSUPP "packets of this port cannot have such offsets" "netmap_offsets_init";
+    OffsetBits            EINVAL     "an offset field has at most 64 bits" "netmap_offsets_init";
+    OffsetTooLarge        EINVAL     "an offset lies in the buffer, in its field and below its largest" "netmap_offsets_init";
+    OffsetsFixed          EBUSY      "a ring in use allows smaller offsets only" "netmap_offsets_init";
+    ExtmemSizes           EINVAL     "objects of external memory have sizes that are not served" "netmap_config_obj_allocator";
+    ExtmemShared          EOPNOTSUPP "external memory is one shared mapping" "-";
+    ExtmemAddress         EFAULT     "external memory is not there" "nm_os_extmem_create";
+    ExtmemTooSmall        ENOMEM     "external memory is too small for its pools" "netmap_mem_ext_create";
+    RegionInUse           EBUSY      "the port lives in another region" "netmap_get_hw_na";
     BadName               EINVAL     "the name of the port cannot be understood" "nmreq_header_decode";
 
     // Binding.
@@ -308,6 +324,22 @@ mod tests {
         (Condition::CsbMissing, libc::EINVAL),
         (Condition::KloopSleep, libc::EINVAL),
         (Condition::KloopModeBits, libc::EINVAL),
+        (Condition::CsbNotExclusive, libc::EINVAL),
+        (Condition::CsbUnaligned, libc::EINVAL),
+        (Condition::CsbAddress, libc::EFAULT),
+        (Condition::CsbInUse, libc::EBUSY),
+        (Condition::KloopWithoutCsb, libc::EINVAL),
+        (Condition::KloopRunning, libc::EBUSY),
+        (Condition::KloopEventfds, libc::EINVAL),
+        (Condition::NoOffsets, libc::EOPNOTSUPP),
+        (Condition::OffsetBits, libc::EINVAL),
+        (Condition::OffsetTooLarge, libc::EINVAL),
+        (Condition::OffsetsFixed, libc::EBUSY),
+        (Condition::ExtmemSizes, libc::EINVAL),
+        (Condition::ExtmemShared, libc::EOPNOTSUPP),
+        (Condition::ExtmemAddress, libc::EFAULT),
+        (Condition::ExtmemTooSmall, libc::ENOMEM),
+        (Condition::RegionInUse, libc::EBUSY),
         (Condition::BadName, libc::EINVAL),
         (Condition::AlreadyBound, libc::EBUSY),
         (Condition::NotBound, libc::ENXIO),

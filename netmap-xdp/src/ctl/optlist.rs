@@ -189,8 +189,13 @@ impl OptionList {
 
     /// The first option, in the program's order, that is still not supported.
     pub fn unsupported(&self) -> Option<u32> {
-        let unsupported = |entry: &&Entry| entry.header.nro_status == libc::EOPNOTSUPP as u32;
-        self.entries.iter().find(unsupported).map(|entry| entry.header.nro_reqtype)
+        self.unsupported_but(&[])
+    }
+
+    /// The same, without those that will be `served` later.
+    pub fn unsupported_but(&self, served: &[u32]) -> Option<u32> {
+        let open = self.entries.iter().filter(|e| e.header.nro_status == libc::EOPNOTSUPP as u32);
+        open.map(|entry| entry.header.nro_reqtype).find(|kind| !served.contains(kind))
     }
 
     /// Writes every status, and the bodies of options that were processed if the request succeeded. `EFAULT`.

@@ -4,6 +4,7 @@ use crate::ctl::RegisterReply;
 use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{KringPlace, RingPlace};
+use crate::shm::Memory;
 use crate::sys::{Fd, Mode};
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct Grant {
     pub reply: RegisterReply,
     /// The region that the program maps.
     pub region: Fd,
+    /// The region itself if it is memory of the program; [`Grant::region`] is of no use then.
+    pub extmem: Option<Arc<Memory>>,
     /// Private state of the port's rings.
     pub private: Fd,
     /// Size of that, bytes.

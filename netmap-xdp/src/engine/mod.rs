@@ -9,11 +9,13 @@
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
+mod extmem;
 mod grant;
 mod host;
 mod monitor;
 mod nic;
 mod null;
+mod offsets;
 mod pipe;
 mod region;
 mod registry;
@@ -23,8 +25,8 @@ pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant, TapsGrant};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
-    self, Condition, Failure, Geometry as PortGeometry, Pool, Pools, PoolsInfoReply, PortInfoReply, PortKind, PortName,
-    Register, RegisterReply, Reply, Request, RingCounts, Selection,
+    self, Condition, Failure, Geometry as PortGeometry, PipeRole, Pool, Pools, PoolsInfoReply, PortInfoReply, PortKind,
+    PortName, Register, RegisterReply, Reply, Request, RingCounts, Selection,
 };
 use crate::ring::Dir;
 use crate::shm::{BUF_SIZE, Layout};
@@ -79,7 +81,7 @@ enum Target {
 /// The registry.
 pub struct Engine {
     loader: &'static dyn Loader,
-    region: Option<Region>,
+    regions: HashMap<u16, Region>,
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
@@ -91,7 +93,7 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, region: None, ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
     }
 
     /// Carries out a request that binds nothing.
@@ -99,7 +101,8 @@ impl Engine {
         match request {
             Request::PortInfo(info) if info.name.is_empty() => {
                 self.check_mem_id(info.mem_id)?;
-                Ok(Reply::PortInfo(PortInfoReply { memsize: self.memsize(), mem_id: MAIN_REGION, geometry: None }))
+                let mem_id = info.mem_id.max(MAIN_REGION);
+                Ok(Reply::PortInfo(PortInfoReply { memsize: self.layout(mem_id).size, mem_id, geometry: None }))
             }
             Request::PortInfo(info) => {
                 let register = info.as_register();
@@ -113,12 +116,15 @@ impl Engine {
                     host_tx_rings: counts.host_tx,
                     host_rx_rings: counts.host_rx,
                 };
-                let memsize = self.memsize();
-                Ok(Reply::PortInfo(PortInfoReply { memsize, mem_id: MAIN_REGION, geometry: Some(geometry) }))
+                let mem_id = self.home(&target, &register);
+                let memsize = self.layout(mem_id).size;
+                Ok(Reply::PortInfo(PortInfoReply { memsize, mem_id, geometry: Some(geometry) }))
             }
             Request::PoolsInfo(info) => {
-                self.target(&Register { mem_id: info.mem_id, ..Register::new(info.name) })?;
-                Ok(Reply::PoolsInfo(PoolsInfoReply(self.pools())))
+                let register = Register { mem_id: info.mem_id, ..Register::new(info.name) };
+                let target = self.target(&register)?;
+                let mem_id = self.home(&target, &register);
+                Ok(Reply::PoolsInfo(PoolsInfoReply(pools(mem_id, &self.layout(mem_id)))))
             }
             Request::HdrGet(name) => {
                 self.target(&Register::new(*name))?;
@@ -126,7 +132,7 @@ impl Engine {
             }
             Request::HdrSet(set) => Err(Failure::no_vnet_header(set.name)),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
-            _ => Err(Failure::not_supported_yet("this request", "a switch, a sync loop or a CSB")),
+            _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
     }
 
@@ -166,7 +172,8 @@ impl Engine {
     }
 
     fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
-        if id > MAIN_REGION { Err(Failure::unknown_mem_id(id)) } else { Ok(()) }
+        let known = id <= MAIN_REGION || self.regions.contains_key(&id);
+        if known { Ok(()) } else { Err(Failure::unknown_mem_id(id)) }
     }
 
     /// Rings and slots of a port: as it is, if it exists, or as the registration would make it.
@@ -203,25 +210,41 @@ impl Engine {
         }
     }
 
-    fn planned(&self) -> Layout {
-        Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), region::OBJECTS)
+    /// Sizes of a region: as it is, or as it would be made.
+    fn layout(&self, mem_id: u16) -> Layout {
+        let planned = || Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), region::OBJECTS);
+        self.regions.get(&mem_id).map_or_else(planned, |r| *r.layout())
     }
 
-    fn memsize(&self) -> u64 {
-        self.region.as_ref().map_or_else(|| self.planned().size, Region::size)
+    /// The port, if it exists.
+    fn existing(&self, target: &Target) -> Option<PortKey> {
+        let key = match target {
+            Target::Nic(dev) => PortKey::Nic(registry::nic_key(dev)),
+            Target::Pipe(key) => PortKey::Pipe(*key, PipeRole::Master),
+            Target::Null | Target::Monitor(_) => return None,
+        };
+        self.ports.view(&key).map(|_| key)
     }
 
-    fn pools(&self) -> Pools {
-        let planned = self.planned();
-        let layout = self.region.as_ref().map_or(&planned, Region::layout);
-        let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
-        let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
-        Pools { memsize: layout.size, mem_id: MAIN_REGION, interfaces: objects, rings: objects, buffers }
+    /// The region that a port lives in, or would live in.
+    fn home(&self, target: &Target, register: &Register) -> u16 {
+        self.existing(target).map_or(register.mem_id.max(MAIN_REGION), |key| self.ports.mem_id(&key))
+    }
+
+    /// Whether a port that lives in one region is asked for in another.
+    fn check_home(&self, target: &Target, register: &Register) -> Result<(), Failure> {
+        let home = self.home(target, register);
+        if register.mem_id == 0 || register.mem_id == home {
+            return Ok(());
+        }
+        let message = format!("{} is in use in region {home}, not {}; close it there", register.name, register.mem_id);
+        Err(Condition::RegionInUse.says(message))
     }
 
     /// The port and the rings that a registration names, or why there are none.
     fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
         let target = self.target(register)?;
+        self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
         Ok((target, selection, slots))
@@ -235,7 +258,12 @@ impl Engine {
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
         let (target, selection, slots) = self.resolve(register)?;
+        let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
         let port = self.find_or_make(target, register, slots)?;
+        if new && home != MAIN_REGION {
+            let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
+            self.ports.abroad.insert(key, home);
+        }
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
@@ -245,7 +273,7 @@ impl Engine {
         match self.bind(&held, register) {
             Ok((grant, nifp)) => {
                 self.grants.insert(grant.id, Held { nifp, ..held });
-                self.ports.relink(self.region.as_ref());
+                self.ports.relink(self.regions.get(&MAIN_REGION));
                 Ok(grant)
             }
             Err(e) => {
@@ -300,12 +328,13 @@ impl Engine {
             }
             return bound;
         }
-        if self.region.is_none() {
-            self.region = Some(Region::new(MAIN_REGION, self.buffers_for(&held.port, register))?);
-        }
-        let Some(mut region) = self.region.take() else { return Err(Condition::System.says("no region")) };
+        let mem_id = self.ports.mem_id(&held.port);
+        let mut region = match self.regions.remove(&mem_id) {
+            Some(region) => region,
+            None => Region::new(mem_id, self.buffers_for(&held.port, register))?,
+        };
         let bound = self.bind_in(&mut region, held, register);
-        self.region = Some(region);
+        self.regions.insert(mem_id, region);
         bound
     }
 
@@ -337,7 +366,8 @@ impl Engine {
                 extra_bufs,
             };
             let name = port.name.clone();
-            Ok(Grant { id, reply, region: shared, private, private_size, tx, rx, name, mode: port.mode })
+            let extmem = region.source().map(|_| region.memory().clone());
+            Ok(Grant { id, reply, region: shared, extmem, private, private_size, tx, rx, name, mode: port.mode })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -370,10 +400,10 @@ impl Engine {
 
     fn undo(&mut self, held: &Held) {
         self.ports.leave(&held.port, &held.selection, held.exclusive);
-        self.ports.relink(self.region.as_ref());
+        self.ports.relink(self.regions.get(&MAIN_REGION));
         // What lies in a region of its own goes with it.
         let own = self.ports.own_region(&held.port).is_some();
-        if let Some(region) = self.region.as_mut().filter(|_| !own) {
+        if let Some(region) = self.regions.get_mut(&self.ports.mem_id(&held.port)).filter(|_| !own) {
             let (rings, buffers) = self.ports.stop(&held.port, region);
             let kept = self.ports.buffers(region);
             region.give_back(buffers, &kept);
@@ -387,34 +417,48 @@ impl Engine {
 
     /// The monitors of a ring of a grant, for a client that found that they changed.
     pub fn taps(&self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
-        self.ports.taps(&self.grants.get(&id)?.port, dir, ring, self.region.as_ref())
+        self.ports.taps(&self.grants.get(&id)?.port, dir, ring, self.regions.get(&MAIN_REGION))
     }
 
-    /// Drops ports that nobody uses, and the region with the last of them.
-    fn drop_idle(&mut self) {
+    /// Drops ports that nobody uses, and regions with the last of theirs.
+    pub fn drop_idle(&mut self) {
         self.ports.drop_idle();
-        if self.ports.is_empty()
-            && let Some(region) = self.region.take()
-        {
+        let ports = &self.ports;
+        self.regions.retain(|&id, region| {
+            let live = ports.live_in(id);
             let missing = region.usable() - region.available();
-            if missing > 0 {
-                log(Level::Debug, format_args!("{missing} buffers did not come back; the region is gone anyway"));
+            if !live && missing > 0 {
+                log(Level::Debug, format_args!("{missing} buffers did not come back; region {id} is gone anyway"));
             }
-        }
+            live
+        });
     }
 
     /// Gives interfaces that were down when they were bound another try; returns whether any still waits.
     pub fn tend(&mut self) -> bool {
-        let Some(region) = &self.region else { return false };
-        self.ports.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let mut waits = false;
+        for (key, home) in homes {
+            if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {
+                waits |= port.tend(region);
+            }
+        }
+        waits
     }
 
     /// Buffers of region 1; while no port is open there is no region.
     pub fn buffers(&self) -> Option<BufferCounts> {
-        let region = self.region.as_ref()?;
+        let region = self.regions.get(&MAIN_REGION)?;
         let held = self.ports.buffers(region).len() as u32;
         Some(BufferCounts { free: region.available(), held, usable: region.usable() })
     }
+}
+
+/// A region as `NETMAP_REQ_POOLS_INFO_GET` tells it.
+fn pools(mem_id: u16, layout: &Layout) -> Pools {
+    let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
+    let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
+    Pools { memsize: layout.size, mem_id, interfaces: objects, rings: objects, buffers }
 }
 
 /// The interface called `name` in the caller's network namespace.

@@ -60,6 +60,10 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
         BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
             Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
         }
+        BindError::Other(ref why) if why.errno.0 == libc::EFAULT => Condition::ExtmemShared.says(format!(
+            "{}: {why}: the kernel does not lock files of this file system in memory; use hugepages, tmpfs or a memfd",
+            dev.name
+        )),
         BindError::Other(ref why) if matches!(why.errno.0, libc::ENOBUFS | libc::ENOMEM) => Failure {
             errno: why.errno,
             message: format!(

@@ -3,7 +3,8 @@
 //! The bookkeeping is the engine's alone. Buffers change hands by index among all ports of a region, so what belongs to a
 //! port is read off its rings when it goes, and never what a live ring still names is freed.
 
-use crate::abi::NETMAP_FIRST_BUF;
+use super::extmem::Source;
+use crate::abi::{NETMAP_FIRST_BUF, NI_PRIV_MEM};
 use crate::ctl::{Condition, Failure};
 use crate::ring::{Dir, IfHeader, Kring, KringPlace, RingHeader, RingPlace, SlotView};
 use crate::shm::{Arena, BufPool, Layout, Memory};
@@ -28,6 +29,8 @@ pub struct Region {
     layout: Layout,
     objects: Arena,
     buffers: BufPool,
+    /// Which memory of the program it is, if it is.
+    source: Option<Source>,
 }
 
 impl Region {
@@ -37,7 +40,28 @@ impl Region {
         let failed = |call, e| Failure::system(&Error::new(call, format!("{} bytes of region {id}", layout.size), e));
         let fd = sealed_memfd(c"netmap-region", layout.size as usize).map_err(|e| failed("memfd_create", e))?;
         let memory = Memory::map(&fd, layout.size as usize, 0, false).map_err(|e| failed("mmap", e))?;
-        Ok(Region { id, fd, memory, layout, objects: Arena::new(layout.meta), buffers: BufPool::new(buffers) })
+        Ok(Region {
+            id,
+            fd,
+            memory,
+            layout,
+            objects: Arena::new(layout.meta),
+            buffers: BufPool::new(buffers),
+            source: None,
+        })
+    }
+
+    /// A region in memory of the program. Its descriptor is an empty memfd, since the program maps nothing of it.
+    pub fn of_program(id: u16, memory: Arc<Memory>, layout: Layout, source: Source) -> Result<Region, Failure> {
+        let failed = |e| Failure::system(&Error::new("memfd_create", format!("region {id}"), e));
+        let fd = sealed_memfd(c"netmap-extmem", 0).map_err(failed)?;
+        let (objects, buffers) = (Arena::new(layout.meta), BufPool::new(layout.buffers));
+        Ok(Region { id, fd, memory, layout, objects, buffers, source: Some(source) })
+    }
+
+    /// Which memory of the program it is.
+    pub fn source(&self) -> Option<Source> {
+        self.source
     }
 
     /// Its size in bytes: `nr_memsize`.
@@ -77,6 +101,11 @@ impl Region {
 
     fn short_of(&self, need: u32) -> Failure {
         let have = self.buffers.available();
+        if self.source.is_some() {
+            let message =
+                format!("{need} buffers or their rings do not fit in the external memory; {have} buffers are left");
+            return Condition::ExtmemTooSmall.says(message);
+        }
         Failure::out_of_buffers(need.into(), have.into(), SETTING, self.layout.buffers.into())
     }
 
@@ -141,7 +170,7 @@ impl Region {
             cell.store(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]), Relaxed);
         }
         head.ni_version.store(crate::abi::NETMAP_API.into(), Relaxed);
-        head.ni_flags.store(0, Relaxed);
+        head.ni_flags.store(if self.id > 1 { NI_PRIV_MEM } else { 0 }, Relaxed);
         head.ni_tx_rings.store(counts[0], Relaxed);
         head.ni_host_tx_rings.store(counts[1], Relaxed);
         head.ni_rx_rings.store(counts[2], Relaxed);

@@ -73,6 +73,8 @@ pub struct Ports {
     pub monitors: BTreeMap<u64, MonitorPort>,
     /// Which rings they tap.
     pub links: Links,
+    /// Regions of ports that do not live in region 1; of a pipe, under its master.
+    pub abroad: HashMap<PortKey, u16>,
 }
 
 fn gone() -> Failure {
@@ -102,6 +104,15 @@ impl Ports {
         })
     }
 
+    /// The region that a port lives in.
+    pub fn mem_id(&self, key: &PortKey) -> u16 {
+        let key = match key {
+            PortKey::Pipe(k, _) => PortKey::Pipe(*k, PipeRole::Master),
+            key => *key,
+        };
+        self.abroad.get(&key).copied().unwrap_or(super::MAIN_REGION)
+    }
+
     fn rings_mut(&mut self, key: &PortKey) -> Option<&mut RingTable> {
         match key {
             PortKey::Nic(k) => Some(self.nics.get_mut(k)?.rings_mut()),
@@ -126,11 +137,15 @@ impl Ports {
 
     /// Makes the selected rings work.
     pub fn start(&mut self, key: &PortKey, selection: &Selection, region: &mut Region) -> Result<(), Failure> {
+        let region_id = region.id;
         match key {
             PortKey::Nic(k) => {
                 // Out of the map meanwhile: its siblings are asked for their sockets.
                 let mut port = self.nics.remove(k).ok_or_else(gone)?;
-                let sibling = |g: Geometry| self.nics.values().find_map(|p| p.sibling(g));
+                let sibling = |g: Geometry| {
+                    let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region_id);
+                    here.map(|(_, p)| p).find_map(|p| p.sibling(g))
+                };
                 let started = port.start(selection, region, &sibling);
                 self.nics.insert(*k, port);
                 started
@@ -185,13 +200,15 @@ impl Ports {
         }
     }
 
-    /// Every buffer that a live ring of region 1 names.
+    /// Every buffer of a region that a live ring names.
     pub fn buffers(&self, region: &Region) -> HashSet<u32> {
-        let nics = self.nics.values().flat_map(|p| p.buffers(region));
-        let pipes = self.pipes.values().flat_map(|p| p.buffers(region));
-        let nulls = self.nulls.values().flat_map(|p| p.buffers(region));
-        let monitors = self.monitors.values().flat_map(|p| p.buffers(region));
-        nics.chain(pipes).chain(nulls).chain(monitors).collect()
+        let here = |key: PortKey| self.mem_id(&key) == region.id;
+        let nics = self.nics.iter().filter(|(k, _)| here(PortKey::Nic(**k))).flat_map(|(_, p)| p.buffers(region));
+        let pipes = self.pipes.iter().filter(|(k, _)| here(PortKey::Pipe(**k, PipeRole::Master)));
+        let nulls = self.nulls.iter().filter(|(k, _)| here(PortKey::Null(**k))).flat_map(|(_, p)| p.buffers(region));
+        let monitors = self.monitors.values().filter(|p| p.shares_region() && region.id == super::MAIN_REGION);
+        let monitors = monitors.flat_map(|p| p.buffers(region));
+        nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).collect()
     }
 
     /// Drops ports that nobody uses.
@@ -200,13 +217,21 @@ impl Ports {
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
         self.monitors.retain(|_, p| !p.rings().idle());
+        let (nics, pipes, nulls) = (&self.nics, &self.pipes, &self.nulls);
+        self.abroad.retain(|key, _| match key {
+            PortKey::Nic(k) => nics.contains_key(k),
+            PortKey::Pipe(k, _) => pipes.contains_key(k),
+            PortKey::Null(k) => nulls.contains_key(k),
+            PortKey::Monitor(_) => false,
+        });
     }
 
-    /// Whether there is none in region 1.
-    pub fn is_empty(&self) -> bool {
-        self.nics.is_empty()
-            && self.pipes.is_empty()
-            && self.nulls.is_empty()
-            && !self.monitors.values().any(MonitorPort::shares_region)
+    /// Whether there is a port in this region.
+    pub fn live_in(&self, region: u16) -> bool {
+        let here = |key: PortKey| self.mem_id(&key) == region;
+        self.nics.keys().any(|k| here(PortKey::Nic(*k)))
+            || self.pipes.keys().any(|k| here(PortKey::Pipe(*k, PipeRole::Master)))
+            || self.nulls.keys().any(|k| here(PortKey::Null(*k)))
+            || (region == super::MAIN_REGION && self.monitors.values().any(MonitorPort::shares_region))
     }
 }

@@ -10,7 +10,7 @@ pub mod nic;
 pub mod null;
 pub mod pipe;
 
-use crate::ring::{Dir, Kring};
+use crate::ring::{Cursors, Dir, Kring};
 use crate::sync::{Ordering::*, fence};
 use crate::sys::{self, Fd, realtime};
 use monitor::{Tap, Taps};
@@ -143,6 +143,25 @@ impl PortRing {
     #[inline]
     pub fn has_work(&self) -> bool {
         self.kring.ring().head.load(Relaxed) != self.kring.hwcur()
+    }
+
+    /// Syncs the ring with cursors that the program keeps in a CSB; `head`, `cur` and `tail` of the ring itself are not
+    /// touched. Returns, beside how it ended, whether `tail` moved.
+    pub fn sync_at(&self, client: u32, cursors: Cursors) -> (Synced, bool) {
+        let k = &self.kring;
+        if k.state().stopped.load(Relaxed) != 0 {
+            return (Synced::Stopped, false);
+        }
+        let Some(_lock) = k.try_lock(client) else { return (Synced::Busy, false) };
+        if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
+            k.reinit();
+            return (Synced::Reinit, false);
+        }
+        k.count_sync();
+        if k.dir() == Dir::Rx {
+            k.stamp(realtime());
+        }
+        (Synced::Done, k.finish_at())
     }
 
     /// Syncs the ring on behalf of `client` (not 0).

@@ -113,8 +113,9 @@ impl NicTx {
             if !batch.fits(2) {
                 break;
             }
-            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
-            match self.plan_frame(k, idx, len) {
+            let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
+            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
+            match self.plan_frame(k, idx, offset, len) {
                 Ok(plan) => {
                     batch.push(plan.first);
                     plan.second.into_iter().for_each(|d| batch.push(d));
@@ -148,14 +149,14 @@ impl NicTx {
 
     /// The descriptors of a frame of one slot, or why there are none.
     #[inline]
-    fn plan_frame(&self, k: &Kring, idx: u32, len: u32) -> Result<TxPlan, Drop> {
+    fn plan_frame(&self, k: &Kring, idx: u32, offset: u32, len: u32) -> Result<TxPlan, Drop> {
         if !k.is_buffer(idx) {
             return Err(Drop::BadBuffer);
         }
         if len < MIN_FRAME {
             return Err(Drop::TooShort);
         }
-        let plan = self.plan.geometry.transmit(idx, len, false);
+        let plan = self.plan.geometry.transmit_at(idx, offset, len, false);
         if plan.second.is_some() && !self.plan.multi_buffer { Err(Drop::TooLong) } else { Ok(plan) }
     }
 
@@ -187,12 +188,13 @@ impl NicTx {
         let mut total = 0;
         for i in walk.clone() {
             let slot = k.slot(i);
-            let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE));
+            let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
+            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
             if !k.is_buffer(idx) || len == 0 {
                 batch.abandon_frame();
                 return give_up(if len == 0 { Drop::BadChain } else { Drop::BadBuffer });
             }
-            let plan = self.plan.geometry.transmit(idx, len, i != last);
+            let plan = self.plan.geometry.transmit_at(idx, offset, len, i != last);
             batch.push(plan.first);
             plan.second.into_iter().for_each(|d| batch.push(d));
             k.held(i).store(plan.key, Relaxed);
@@ -331,6 +333,13 @@ impl NicRx {
         result
     }
 
+    /// Gives one buffer back to the kernel at once.
+    #[cold]
+    fn refill(&self, idx: u32) -> bool {
+        let mut once = Some(self.plan.geometry.fill(idx));
+        self.fill.produce(|| once.take()).is_ok()
+    }
+
     /// Received descriptors become slots from `hwtail` on.
     #[inline]
     fn receive(&self, k: &Kring) -> Result<(), BadSlot> {
@@ -347,10 +356,17 @@ impl NicRx {
                 k.dropped(Drop::Foreign);
                 return true;
             }
-            if shift != 0 {
-                bring_to_front(k, idx, shift, len);
-            }
             let slot = k.slot(at);
+            let offset = k.offset(slot);
+            if offset + len > BUF_SIZE {
+                // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
+                k.held(at).store(idx, Relaxed);
+                k.dropped(Drop::TooLong);
+                return self.refill(idx);
+            }
+            if shift != i64::from(offset) {
+                place(k, idx, shift, offset, len);
+            }
             let mut flags = if more { NS_MOREFRAG } else { 0 };
             if slot.buf_idx.load(Relaxed) != idx {
                 slot.buf_idx.store(idx, Relaxed);
@@ -371,13 +387,14 @@ impl NicRx {
     }
 }
 
-/// An XDP program that we did not write moved the start of the frame: netmap has it at the start of the buffer.
+/// Moves a frame to where its slot has it: behind the offset that the program asked for, else to the start of the buffer, if
+/// an XDP program that we did not write moved it. The kernel knows one place for all frames, hence the copy.
 #[cold]
-fn bring_to_front(k: &Kring, idx: u32, shift: i64, len: u32) {
-    let Some(to) = k.buffer(idx) else { return };
-    if let Some(from) = to.checked_add_signed(shift) {
+fn place(k: &Kring, idx: u32, shift: i64, offset: u32, len: u32) {
+    let Some(start) = k.buffer(idx) else { return };
+    if let Some(from) = start.checked_add_signed(shift) {
         // Out of range means a scribbled descriptor: the frame then holds whatever lay there.
-        let _ = k.region().shift(from, to, len as usize);
+        let _ = k.region().shift(from, start + u64::from(offset), len as usize);
     }
 }
 

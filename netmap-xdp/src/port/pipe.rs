@@ -13,7 +13,7 @@
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
-use crate::ring::{Drop, Kring};
+use crate::ring::{Dir, Drop, Kring};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use std::os::fd::RawFd;
@@ -55,17 +55,31 @@ fn pass(from: &Kring, to: &Kring, i: u32) -> Result<(u16, u32), BadSlot> {
         from.dropped(Drop::BadBuffer);
         return Err(BadSlot);
     }
-    let flags = source.flags.load(Relaxed);
-    let len = source.len.load(Relaxed).min(BUF_SIZE as u16);
+    let (flags, offset, wanted) = (source.flags.load(Relaxed), from.offset(source), to.offset(target));
+    let len = source.len.load(Relaxed).min((BUF_SIZE - offset) as u16);
     target.buf_idx.store(idx, Relaxed);
     target.len.store(len, Relaxed);
     target.flags.store(flags, Relaxed);
     target.ptr.store(source.ptr.load(Relaxed), Relaxed);
+    if wanted > offset && from.dir() == Dir::Tx {
+        make_room(to, i, idx, offset, wanted);
+    }
     to.held(i).store(idx, Relaxed);
     if flags & NS_BUF_CHANGED != 0 {
         source.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
     }
     Ok((flags, u32::from(len)))
+}
+
+/// The receiver wants its packets further into the buffer than the sender put this one: it moves, if there is room.
+#[cold]
+fn make_room(to: &Kring, i: u32, idx: u32, offset: u32, wanted: u32) {
+    let slot = to.slot(i);
+    let len = u32::from(slot.len.load(Relaxed));
+    let Some(start) = to.buffer(idx).filter(|_| wanted + len <= BUF_SIZE) else { return };
+    // In range, as both ends were just computed within the buffer.
+    let _ = to.region().shift(start + u64::from(offset), start + u64::from(wanted), len as usize);
+    to.set_offset(slot, wanted.into());
 }
 
 /// Adopts what the other end has published.

@@ -150,6 +150,8 @@ impl Kring {
         for (cell, value) in [(&s.hwcur, 0), (&s.hwtail, tail), (&s.rhead, 0), (&s.rcur, 0), (&s.rtail, tail)] {
             cell.store(value, Relaxed);
         }
+        s.offset_mask.store(0, Relaxed);
+        s.offset_max.store(0, Relaxed);
         for cell in [&s.packets, &s.bytes, &s.syncs, &s.reinits].into_iter().chain(&s.drops) {
             cell.store(0, Relaxed);
         }
@@ -221,6 +223,30 @@ impl Kring {
         self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
     }
 
+    /// Where in its buffer the packet of `slot` begins: `nm_get_offset`. 0 unless somebody asked for offsets.
+    #[inline]
+    pub fn offset(&self, slot: &SlotView) -> u32 {
+        let mask = self.state.offset_mask.load(Relaxed);
+        if mask == 0 {
+            return 0;
+        }
+        let most = self.state.offset_max.load(Relaxed).min(u64::from(BUF_SIZE));
+        (slot.ptr.load(Relaxed) & mask).min(most) as u32
+    }
+
+    /// Sets it and leaves the other bits alone: `nm_write_offset`.
+    pub fn set_offset(&self, slot: &SlotView, offset: u64) {
+        let mask = self.state.offset_mask.load(Relaxed);
+        slot.ptr.store(slot.ptr.load(Relaxed) & !mask | offset & mask, Relaxed);
+    }
+
+    /// Lets slots have offsets, of at most `max`, in the bits of `mask`.
+    pub fn allow_offsets(&self, mask: u64, max: u64) {
+        self.state.offset_mask.store(mask, Relaxed);
+        self.state.offset_max.store(max, Relaxed);
+        self.ring.offset_mask.store(mask, Relaxed);
+    }
+
     /// Whether `idx` names a buffer that may be given out.
     #[inline]
     pub fn is_buffer(&self, idx: u32) -> bool {
@@ -279,10 +305,15 @@ impl Kring {
     /// Reads and checks what the program wrote: `nm_txsync_prologue`, `nm_rxsync_prologue`.
     #[inline]
     pub fn begin(&self) -> Result<(), BadCursor> {
-        let s = &self.state;
         // SYNC ring-head: acquire, so that slots filled by another thread of the program before it moved head are seen.
         let head = self.ring.head.load(Acquire);
-        let c = Cursors { head, cur: self.ring.cur.load(Relaxed) };
+        self.begin_at(Cursors { head, cur: self.ring.cur.load(Relaxed) })
+    }
+
+    /// The same with cursors that the program wrote elsewhere, in a CSB.
+    #[inline]
+    pub fn begin_at(&self, c: Cursors) -> Result<(), BadCursor> {
+        let s = &self.state;
         let n = self.place.slots;
         // The private state is ours, but other processes that bound the port can reach it too.
         if [&s.hwcur, &s.hwtail, &s.rhead, &s.rtail].iter().any(|c| c.load(Relaxed) >= n) {
@@ -295,6 +326,14 @@ impl Kring {
         s.rhead.store(c.head, Relaxed);
         s.rcur.store(c.cur, Relaxed);
         Ok(())
+    }
+
+    /// Notes what the sync reached, for a program that reads it elsewhere: the ring's own `tail` is left alone. Returns
+    /// whether it is news.
+    #[inline]
+    pub fn finish_at(&self) -> bool {
+        let tail = self.hwtail();
+        self.state.rtail.swap(tail, Relaxed) != tail
     }
 
     /// Tells the program what the sync reached: `nm_sync_finalize`.

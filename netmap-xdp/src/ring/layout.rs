@@ -128,7 +128,11 @@ shared_struct! {
         pub reinits: AtomicU64,
         /// Packets dropped, by reason.
         pub drops: [AtomicU64; REASONS],
-        _pad2: [AtomicU64; 4],
+        /// Bits of `slot.ptr` that hold an offset, 0 for none.
+        pub offset_mask: AtomicU64,
+        /// Largest offset.
+        pub offset_max: AtomicU64,
+        _pad2: [AtomicU64; 2],
     }
 }
 

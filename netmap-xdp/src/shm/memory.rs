@@ -82,6 +82,19 @@ impl Memory {
         Ok(Arc::new(Memory { map: Map::shared(fd, len, offset, populate)? }))
     }
 
+    /// Memory of the program, in its place; see [`Map::borrowed`] for what is trusted. Other threads of the program write
+    /// it, which the views allow for. `EFAULT`.
+    pub fn of_program(addr: u64, len: usize) -> Result<Arc<Memory>, Errno> {
+        let addr = usize::try_from(addr).map_err(|_| Errno(libc::EFAULT))?;
+        Ok(Arc::new(Memory { map: Map::borrowed(addr, len)? }))
+    }
+
+    /// A second mapping of shared memory of the program, which stays when the program unmaps its own.
+    pub fn shared_with_program(addr: u64, len: usize) -> Result<Arc<Memory>, Errno> {
+        let addr = usize::try_from(addr).map_err(|_| Errno(libc::EFAULT))?;
+        Ok(Arc::new(Memory { map: Map::second(addr, len)? }))
+    }
+
     /// Length in bytes.
     pub fn size(&self) -> usize {
         self.map.len()
@@ -96,7 +109,8 @@ impl Memory {
         let bytes = size_of::<T>() as u64 * count as u64;
         let bad = OutOfRange { offset, len: bytes, size: self.map.len() as u64 };
         let end = offset.checked_add(bytes).ok_or(bad)?;
-        if end > self.map.len() as u64 || !offset.is_multiple_of(align_of::<T>() as u64) {
+        let at = self.address() as u64 + offset;
+        if end > self.map.len() as u64 || !at.is_multiple_of(align_of::<T>() as u64) {
             return Err(bad);
         }
         // SAFETY: offset is inside the mapping.

@@ -112,6 +112,24 @@ impl Drop for Fd {
     }
 }
 
+/// Another descriptor, internal, for a program's eventfd. `EBADF`; `EINVAL` if it is not an eventfd.
+pub fn hold_eventfd(fd: RawFd) -> Result<Fd, Errno> {
+    let held = dup_from(fd, HIGH_FD, true).or_else(|_| dup_from(fd, 0, true)).map(Fd)?;
+    mark(held.0, true);
+    let path = format!("/proc/self/fd/{}\0", held.0);
+    let mut name = [0u8; 32];
+    // SAFETY: the path is a C string, the buffer has the size that is told.
+    let got = unsafe {
+        let (path, at) = (path.as_ptr() as usize, name.as_mut_ptr() as usize);
+        syscall(libc::SYS_readlinkat, [libc::AT_FDCWD as usize, path, at, name.len(), 0, 0])
+    };
+    match got {
+        Ok(n) if !name[..n].starts_with(b"anon_inode:[eventfd]") => Err(Errno(libc::EINVAL)),
+        // Without /proc it is believed.
+        _ => Ok(held),
+    }
+}
+
 /// Keeps a number internal whose descriptor belongs to a type that is not ours. To be dropped first: once the descriptor is
 /// closed, the number may be another's.
 #[derive(Debug)]

@@ -84,6 +84,13 @@ pub fn signal_eventfd(fd: &Fd) {
     }
 }
 
+/// Sleeps; a signal ends it early.
+pub fn pause(time: Duration) {
+    let ts = libc::timespec { tv_sec: time.as_secs() as libc::time_t, tv_nsec: time.subsec_nanos().into() };
+    // SAFETY: the structure outlives the call.
+    let _ = unsafe { syscall(libc::SYS_nanosleep, [&raw const ts as usize, 0, 0, 0, 0, 0]) };
+}
+
 fn clock(id: libc::clockid_t) -> Duration {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills the structure; cannot fail for the clocks used here.

@@ -79,18 +79,29 @@ impl Geometry {
     /// Descriptors that send `len` bytes (1 to 2048) of buffer `i`.
     #[inline]
     pub fn transmit(self, i: u32, len: u32, more: bool) -> TxPlan {
+        self.transmit_at(i, 0, len, more)
+    }
+
+    /// The same for bytes that begin `offset` bytes into the buffer and end in it. Of an unaligned chunk the offset is a
+    /// field of its own; of an aligned one it moves the address, though never into the address of another buffer.
+    #[inline]
+    pub fn transmit_at(self, i: u32, offset: u32, len: u32, more: bool) -> TxPlan {
         let addr = self.fill(i) + u64::from(FRAME_SHIFT);
-        let whole = TxPlan { first: TxDesc { addr, len, more }, second: None, key: Self::key(addr) };
-        if self == Geometry::Unaligned || len <= self.rx_limit() {
-            return whole;
+        if self == Geometry::Unaligned {
+            let addr = addr | u64::from(offset) << BASE_BITS;
+            return TxPlan { first: TxDesc { addr, len, more }, second: None, key: Self::key(addr) };
         }
-        let head = self.rx_limit();
+        let addr = addr + u64::from(offset);
+        let head = self.rx_limit().saturating_sub(offset);
+        if head == 0 || len <= head {
+            return TxPlan { first: TxDesc { addr, len, more }, second: None, key: Self::key(addr) };
+        }
         let second = TxDesc { addr: addr + u64::from(head), len: len - head, more };
         TxPlan { first: TxDesc { addr, len: head, more: true }, second: Some(second), key: Self::key(second.addr) }
     }
 
-    /// What is remembered of an address until its completion: every address that [`Geometry::transmit`] makes is a multiple
-    /// of 256 and not 0, so this fits and is not 0.
+    /// What is remembered of an address until its completion: every address that [`Geometry::transmit`] makes lies in 256
+    /// bytes of its own buffer and not in the first of all, so this fits, is not 0, and names the buffer.
     #[inline]
     pub fn key(addr: u64) -> u32 {
         ((addr & BASE_MASK) / u64::from(FRAME_SHIFT)) as u32
@@ -140,6 +151,30 @@ mod tests {
         assert_eq!(plan.first, TxDesc { addr: 5 * 2048 + 256, len: 1792, more: true });
         assert_eq!(plan.second, Some(TxDesc { addr: 6 * 2048, len: 256, more: true }));
         assert_eq!(Geometry::Aligned.transmit(5, 1792, false).second, None);
+    }
+
+    #[test]
+    fn an_offset_moves_the_data_and_not_the_key_of_an_unaligned_buffer() {
+        let plan = Geometry::Unaligned.transmit_at(5, 100, 60, false);
+        assert_eq!(plan.first, TxDesc { addr: (5 * 2048 + 256) | (100 << 48), len: 60, more: false });
+        assert_eq!(plan.key, Geometry::Unaligned.transmit(5, 60, false).key);
+    }
+
+    #[test]
+    fn aligned_pieces_with_offsets_stay_in_their_chunks_and_buffers() {
+        for offset in 0..2048u32 {
+            for len in [1, 2048 - offset] {
+                let plan = Geometry::Aligned.transmit_at(5, offset, len, false);
+                let pieces = std::iter::once(plan.first).chain(plan.second);
+                let mut at = 5 * 2048 + 256 + u64::from(offset);
+                for d in pieces {
+                    assert_eq!((d.addr, d.addr / 2048), (at, (d.addr + u64::from(d.len) - 1) / 2048), "{offset} {len}");
+                    assert!((5 * 8 + 1..=6 * 8).contains(&Geometry::key(d.addr)), "{offset} {len}");
+                    at += u64::from(d.len);
+                }
+                assert_eq!(at, 5 * 2048 + 256 + u64::from(offset + len));
+            }
+        }
     }
 
     #[test]

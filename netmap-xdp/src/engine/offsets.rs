@@ -1,0 +1,116 @@
+//! Packet offsets (`NETMAP_REQ_OPT_OFFSETS`): checked against the port, and written into rings that nobody else uses yet.
+//!
+//! Transmission starts at the offset. A received packet is moved behind the offset of its slot, since the kernel places all
+//! packets alike; several slots in one received buffer (`nro_min_gap`) are therefore refused.
+
+use super::registry::PortKey;
+use super::rings::RingTable;
+use super::{Engine, GrantId};
+use crate::ctl::{Condition, Failure, Offsets, PipeRole};
+use crate::ring::{Dir, Kring};
+use crate::shm::BUF_SIZE;
+use crate::sync::Ordering::Relaxed;
+
+/// What is wrong with the option whatever the port, or its mask: `netmap_offsets_init`.
+fn mask(o: &Offsets) -> Result<u64, Failure> {
+    let mask = match o.bits {
+        0 | 64 => u64::MAX,
+        bits @ 1..64 => (1 << bits) - 1,
+        bits => return Err(Condition::OffsetBits.says(format!("an offset field has 64 bits at most, not {bits}"))),
+    };
+    let refuse = |message| Err(Condition::OffsetTooLarge.says(message));
+    if o.max > u64::from(BUF_SIZE) {
+        return refuse(format!("offsets up to {} do not lie in buffers of {BUF_SIZE} bytes", o.max));
+    }
+    if o.max & mask != o.max {
+        return refuse(format!("offsets up to {} do not fit in {} bits", o.max, o.bits));
+    }
+    if o.initial > o.max {
+        return refuse(format!("the first offset {} is above the largest, {}", o.initial, o.max));
+    }
+    Ok(mask)
+}
+
+impl Engine {
+    /// Lets the rings of a registration have offsets; returns the largest that holds. To be asked before the rings are used.
+    pub fn offsets(&mut self, id: GrantId, o: &Offsets) -> Result<u64, Failure> {
+        let held = self.grants.get(&id).ok_or_else(Failure::not_bound)?;
+        let view = self.ports.view(&held.port);
+        let region = self.regions.get(&self.ports.mem_id(&held.port));
+        let (Some(view), Some(region)) = (view, region) else { return Err(Failure::not_bound()) };
+        let counts = view.rings.counts();
+        // A kind of port whose carriers know no offsets is to say so here.
+        let peer = match &held.port {
+            PortKey::Nic(_) if o.min_gap != 0 && !held.selection.rx.is_empty() => {
+                let message = format!("{}: received packets cannot share buffers (nro_min_gap)", view.name);
+                return Err(Condition::NoOffsets.says(message));
+            }
+            PortKey::Nic(_) if held.selection.tx.end > counts.tx || held.selection.rx.end > counts.rx => {
+                return Err(Condition::NoOffsets.says(format!("{}: host rings have no offsets", view.name)));
+            }
+            PortKey::Monitor(_) => {
+                return Err(Condition::NoOffsets.says(format!("{}: a monitor has no offsets", view.name)));
+            }
+            PortKey::Nic(_) | PortKey::Null(_) => None,
+            PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),
+            PortKey::Pipe(k, PipeRole::Slave) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Master)),
+        };
+        let (mut mask, mut max) = (mask(o)?, o.max);
+        let rings: Vec<(Kring, u32)> = RingTable::ranges(&held.selection)
+            .into_iter()
+            .flat_map(|(dir, range)| range.map(move |i| (dir, i)))
+            .filter_map(|(dir, i)| Some((view.rings.kring(dir, i, region)?, view.rings.users(dir, i))))
+            .collect();
+        for (k, _) in &rings {
+            let (has, most) = (k.state().offset_mask.load(Relaxed), k.state().offset_max.load(Relaxed));
+            if has == 0 {
+                continue;
+            }
+            if has & mask != mask || most < max {
+                let message = format!("{}: a ring in use has offsets up to {most} in mask {has:#x}", view.name);
+                return Err(Condition::OffsetsFixed.says(message));
+            }
+            (mask, max) = (has, most);
+        }
+        for (k, users) in &rings {
+            let far = peer.as_ref().and_then(|far| {
+                let dir = if k.dir() == Dir::Tx { Dir::Rx } else { Dir::Tx };
+                far.rings.kring(dir, k.id(), region)
+            });
+            if k.state().offset_mask.load(Relaxed) == 0 {
+                k.allow_offsets(mask, max);
+                if let Some(far) = far.as_ref().filter(|far| far.state().offset_mask.load(Relaxed) == 0) {
+                    // The other end finds packets by this, whether or not it asks for offsets of its own.
+                    far.ring().offset_mask.store(mask, Relaxed);
+                }
+            }
+            if o.initial != 0 && *users <= 1 {
+                (0..k.num_slots()).for_each(|i| k.set_offset(k.slot(i), o.initial));
+            }
+        }
+        Ok(max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(max: u64, initial: u64, bits: u32) -> Result<u64, i32> {
+        mask(&Offsets { max, initial, bits, tx_align: 0, min_gap: 0 }).map_err(|e| e.errno.0)
+    }
+
+    #[test]
+    fn the_mask_has_as_many_bits_as_were_asked_for() {
+        assert_eq!(asked(0, 0, 0), Ok(u64::MAX));
+        assert_eq!(asked(2048, 2048, 64), Ok(u64::MAX));
+        assert_eq!(asked(255, 10, 8), Ok(255));
+    }
+
+    #[test]
+    fn offsets_outside_of_buffer_field_or_maximum_are_refused() {
+        for (max, initial, bits) in [(0, 0, 65), (2049, 0, 0), (256, 0, 8), (10, 11, 0), (u64::MAX, 0, 0)] {
+            assert_eq!(asked(max, initial, bits), Err(libc::EINVAL), "{max} {initial} {bits}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Memory of the program as a region: what is refused, who meets whom in it, and packets that lie in it.
+
+mod control_common;
+
+use control_common::*;
+use netmap_xdp::abi::*;
+use netmap_xdp::client;
+use netmap_xdp_tests::{Veth, needs_root, wait_until};
+use std::time::Duration;
+
+const SIZE: usize = 8 << 20;
+
+fn extmem(at: usize) -> nmreq_opt_extmem {
+    let nro_info = nmreq_pools_info { nr_memsize: SIZE as u64, ..Default::default() };
+    nmreq_opt_extmem { nro_opt: option(NETMAP_REQ_OPT_EXTMEM), nro_usrptr: at as u64, nro_info }
+}
+
+fn unmap(at: usize) {
+    // SAFETY: a mapping of this test.
+    unsafe { libc::munmap(at as *mut _, SIZE) };
+}
+
+#[test]
+fn memory_that_cannot_be_a_region_is_refused() {
+    let _turn = alone();
+    let (shared, private) = (memory(SIZE, libc::MAP_SHARED), memory(SIZE, libc::MAP_PRIVATE));
+    let good = extmem(shared);
+    let info = |change: fn(&mut nmreq_pools_info)| {
+        let mut opt = good;
+        change(&mut opt.nro_info);
+        opt
+    };
+    for (mut opt, errno) in [
+        (extmem(0x1000), libc::EFAULT),
+        (extmem(private), libc::EOPNOTSUPP),
+        (extmem(shared + 64), libc::EOPNOTSUPP),
+        (info(|i| i.nr_memsize *= 2), libc::EOPNOTSUPP),
+        (info(|i| i.nr_memsize = 4096), libc::ENOMEM),
+        (info(|i| i.nr_ring_pool_objsize = 1 << 20), libc::EINVAL),
+        (info(|i| i.nr_buf_pool_objsize = 1500), libc::EINVAL),
+    ] {
+        let fd = Netmap::open();
+        assert_eq!(fd.register("ext{1", 0, at(&mut opt)).map(drop), Err(errno), "{opt:x?}");
+        assert_eq!(opt.nro_opt.nro_status, errno as u32);
+        fd.register("ext{1", 0, 0).unwrap();
+    }
+    unmap(shared);
+    unmap(private);
+}
+
+#[test]
+fn a_pipe_lives_in_the_programs_memory_even_after_the_program_unmapped_it() {
+    let _turn = alone();
+    let (shared, a, b) = (memory(SIZE, libc::MAP_SHARED), Netmap::open(), Netmap::open());
+    let mut opt = extmem(shared);
+    let reg = a.register("ext{1", 0, at(&mut opt)).unwrap();
+    assert_eq!((opt.nro_opt.nro_status, opt.nro_info.nr_memsize), (0, SIZE as u64));
+    assert_eq!((opt.nro_info.nr_buf_pool_objsize, opt.nro_info.nr_ring_pool_objtotal), (2048, 4));
+    assert!(reg.nr_mem_id > 1 && reg.nr_memsize == SIZE as u64);
+    let nowhere = client::mmap_target(a.0, SIZE, libc::MAP_SHARED, 0).unwrap().map_err(|e| e.0);
+    assert_eq!(nowhere, Err(libc::EINVAL), "the program has its own pointer");
+    // The other end joins by asking for nothing, by the id, and not by another id.
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: 1, ..Default::default() };
+    assert_eq!(Netmap::open().register_as("ext}1", body, 0).map(drop), Err(libc::EBUSY));
+    let reg_b = b.register("ext}1", 0, 0).unwrap();
+    assert_eq!(reg_b.nr_mem_id, reg.nr_mem_id);
+    let (nif_a, nif_b) = (Nifp(shared + reg.nr_offset as usize), Nifp(shared + reg_b.nr_offset as usize));
+    assert_eq!(nif_a.get().ni_flags, NI_PRIV_MEM);
+    let (tx, rx) = (nif_a.tx(0), nif_b.rx(0));
+    tx.slot(0).len = 100;
+    tx.data(0, 0, 100).copy_from_slice(&[9; 100]);
+    tx.give(1);
+    a.ioctl(NIOCTXSYNC, 0).unwrap();
+    b.ioctl(NIOCRXSYNC, 0).unwrap();
+    assert_eq!((rx.get().tail, &*rx.data(0, 0, 100)), (1, &[9; 100][..]));
+    // The same memory again is the same region.
+    let c = Netmap::open();
+    let reg_c = c.register("ext{2", 0, at(&mut extmem(shared))).unwrap();
+    assert_eq!(reg_c.nr_mem_id, reg.nr_mem_id);
+    unmap(shared);
+    a.ioctl(NIOCTXSYNC, 0).unwrap();
+    drop((a, b, c));
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: reg.nr_mem_id, ..Default::default() };
+    assert_eq!(Netmap::open().register_as("ext{1", body, 0).map(drop), Err(libc::EINVAL), "gone with its last port");
+}
+
+#[test]
+fn rings_that_do_not_fit_are_refused_and_the_region_is_given_up() {
+    let _turn = alone();
+    let shared = memory(SIZE, libc::MAP_SHARED);
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_tx_rings: 100, nr_rx_rings: 100, ..Default::default() };
+    let fd = Netmap::open();
+    assert_eq!(fd.register_as("ext{1", body, at(&mut extmem(shared))).map(drop), Err(libc::ENOMEM));
+    fd.register("ext{1", 0, at(&mut extmem(shared))).unwrap();
+    unmap(shared);
+}
+
+#[test]
+fn a_nic_works_in_the_programs_memory() {
+    needs_root!();
+    let _turn = alone();
+    let pair = Veth::new().build();
+    let (shared, a, b) = (memory(SIZE, libc::MAP_SHARED), Netmap::open(), Netmap::open());
+    let reg_a = pair.a.ns.run(|| a.register("veth0", 0, at(&mut extmem(shared)))).unwrap();
+    let reg_b = pair.b.ns.run(|| b.register("veth1", 0, at(&mut extmem(shared)))).unwrap();
+    assert_eq!(reg_a.nr_mem_id, reg_b.nr_mem_id);
+    let tx = Nifp(shared + reg_a.nr_offset as usize).tx(0);
+    let rx = Nifp(shared + reg_b.nr_offset as usize).rx(0);
+    let n = tx.get().num_slots;
+    let mut got = 0;
+    for sent in 0..500u32 {
+        let i = sent % n;
+        let mut frame = [0xff; 60];
+        frame[12..18].copy_from_slice(&[0x88, 0xb5, 3, 4, sent as u8, (sent >> 8) as u8]);
+        tx.slot(i).len = 60;
+        tx.data(i, 0, 60).copy_from_slice(&frame);
+        tx.give((i + 1) % n);
+        let arrived = wait_until(Duration::from_secs(5), || {
+            a.ioctl(NIOCTXSYNC, 0).unwrap();
+            b.ioctl(NIOCRXSYNC, 0).unwrap();
+            while rx.get().head != rx.get().tail {
+                let at = rx.get().head;
+                got += u32::from(rx.data(at, 0, 60) == frame);
+                rx.give((at + 1) % rx.get().num_slots);
+            }
+            got == sent + 1
+        });
+        assert!(arrived, "packet {sent}: {got} arrived");
+    }
+    drop((a, b));
+    pair.assert_no_xdp();
+    unmap(shared);
+}

@@ -1,0 +1,106 @@
+//! Packet offsets: what is refused, what the rings say, and where packets lie.
+
+mod control_common;
+
+use control_common::*;
+use netmap_xdp::abi::*;
+use netmap_xdp_tests::{Veth, needs_root, wait_until};
+use std::time::Duration;
+
+fn offsets(max: u64, initial: u64, bits: u32) -> nmreq_opt_offsets {
+    nmreq_opt_offsets {
+        nro_opt: option(NETMAP_REQ_OPT_OFFSETS),
+        nro_max_offset: max,
+        nro_initial_offset: initial,
+        nro_offset_bits: bits,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn offsets_out_of_their_bounds_are_refused_and_nothing_stays_bound() {
+    let _turn = alone();
+    for (max, initial, bits) in [(2049, 0, 0), (256, 0, 8), (10, 11, 0), (0, 0, 65)] {
+        let fd = Netmap::open();
+        let mut opt = offsets(max, initial, bits);
+        assert_eq!(fd.register("ofs{1", 0, at(&mut opt)).map(drop), Err(libc::EINVAL), "{max} {initial} {bits}");
+        assert_eq!(opt.nro_opt.nro_status, libc::EINVAL as u32);
+        fd.register("ofs{1", 0, 0).unwrap();
+    }
+}
+
+#[test]
+fn a_ring_in_use_grants_no_larger_offsets_and_tells_its_own() {
+    let _turn = alone();
+    let (a, b) = (Netmap::open(), Netmap::open());
+    let mut opt = offsets(100, 20, 16);
+    let reg = a.register("ofs{1", 0, at(&mut opt)).unwrap();
+    let ring = a.map(&reg).tx(0);
+    assert_eq!((ring.get().offset_mask, ring.slot(5).ptr), (0xffff, 20));
+    let mut more = offsets(101, 0, 16);
+    assert_eq!(b.register("ofs{1", 0, at(&mut more)).map(drop), Err(libc::EBUSY));
+    let mut less = offsets(50, 30, 8);
+    b.register("ofs{1", 0, at(&mut less)).unwrap();
+    assert_eq!((less.nro_opt.nro_status, less.nro_max_offset), (0, 100));
+    assert_eq!(ring.slot(5).ptr, 20, "slots in use keep their offset");
+}
+
+#[test]
+fn a_pipe_carries_offsets_and_honours_those_of_the_receiver() {
+    let _turn = alone();
+    for wanted in [0, 64] {
+        let (a, b) = (Netmap::open(), Netmap::open());
+        let reg_a = a.register("ofs{1", 0, at(&mut offsets(200, 10, 0))).unwrap();
+        let reg_b = b.register("ofs}1", 0, at(&mut offsets(200, wanted, 0))).unwrap();
+        let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+        tx.slot(0).len = 60;
+        tx.data(0, 10, 60).copy_from_slice(&[7; 60]);
+        tx.give(1);
+        a.ioctl(NIOCTXSYNC, 0).unwrap();
+        b.ioctl(NIOCRXSYNC, 0).unwrap();
+        assert_eq!(rx.get().tail, 1);
+        let at = rx.slot(0).ptr as usize & rx.get().offset_mask as usize;
+        assert_eq!((at, &*rx.data(0, at, 60)), (10.max(wanted as usize), &[7; 60][..]));
+    }
+}
+
+#[test]
+fn a_nic_sends_from_offsets_and_receives_behind_them() {
+    needs_root!();
+    let _turn = alone();
+    let pair = Veth::new().build();
+    let (a, b) = (Netmap::open(), Netmap::open());
+    let mut shared = nmreq_opt_offsets { nro_min_gap: 512, ..offsets(200, 0, 0) };
+    let refused = pair.a.ns.run(|| a.register("veth0", 0, at(&mut shared)).map(drop));
+    assert_eq!(refused, Err(libc::EOPNOTSUPP), "received packets cannot share a buffer");
+    let reg_a = pair.a.ns.run(|| a.register("veth0", 0, at(&mut offsets(200, 100, 0)))).unwrap();
+    let reg_b = pair.b.ns.run(|| b.register("veth1", 0, at(&mut offsets(1000, 64, 16)))).unwrap();
+    let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+    let n = tx.get().num_slots;
+    let mut got = 0;
+    for sent in 0..3 * n {
+        let (i, offset) = (sent % n, sent % 200);
+        let mut frame = vec![0xff; 60 + sent as usize % 1000];
+        frame[12..18].copy_from_slice(&[0x88, 0xb5, 1, 2, sent as u8, (sent >> 8) as u8]);
+        *tx.slot(i) = netmap_slot { len: frame.len() as u16, ptr: offset.into(), ..*tx.slot(i) };
+        tx.data(i, offset as usize, frame.len()).copy_from_slice(&frame);
+        tx.give((i + 1) % n);
+        let arrived = wait_until(Duration::from_secs(5), || {
+            a.ioctl(NIOCTXSYNC, 0).unwrap();
+            b.ioctl(NIOCRXSYNC, 0).unwrap();
+            while rx.get().head != rx.get().tail {
+                let at = rx.get().head;
+                let slot = *rx.slot(at);
+                assert_eq!(slot.ptr, 64);
+                let data = rx.data(at, 64, slot.len.into());
+                rx.give((at + 1) % rx.get().num_slots);
+                if data[12..14] == [0x88, 0xb5] {
+                    assert_eq!(data, &frame[..]);
+                    got += 1;
+                }
+            }
+            got == sent + 1 && (tx.get().tail + 1) % n == tx.get().head
+        });
+        assert!(arrived, "packet {sent} from offset {offset}: {got} arrived");
+    }
+}

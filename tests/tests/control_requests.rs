@@ -1,0 +1,122 @@
+//! Requests that bind nothing, flags of a registration, and what this release refuses: each with its errno.
+
+mod control_common;
+
+use control_common::*;
+use netmap_xdp::abi::*;
+
+fn port_info(fd: &Netmap, name: &str, mem_id: u16) -> Result<nmreq_port_info_get, i32> {
+    let mut body = nmreq_port_info_get { nr_mem_id: mem_id, ..Default::default() };
+    fd.control(NETMAP_REQ_PORT_INFO_GET, name, at(&mut body), 0).map(|()| body)
+}
+
+fn pools_info(fd: &Netmap, name: &str) -> Result<nmreq_pools_info, i32> {
+    let mut body = nmreq_pools_info::default();
+    fd.control(NETMAP_REQ_POOLS_INFO_GET, name, at(&mut body), 0).map(|()| body)
+}
+
+#[test]
+fn a_port_and_its_region_are_described_before_and_after_they_are_bound() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    for _ in 0..2 {
+        let info = port_info(&fd, "ask{1", 0).unwrap();
+        assert!(info.nr_memsize > 0 && info.nr_tx_slots > 0 && info.nr_rx_slots > 0);
+        assert_eq!((info.nr_tx_rings, info.nr_rx_rings, info.nr_mem_id), (1, 1, 1));
+        let region = port_info(&fd, "", 1).unwrap();
+        assert_eq!((region.nr_memsize, region.nr_mem_id, region.nr_tx_rings), (info.nr_memsize, 1, 0));
+        let pools = pools_info(&fd, "ask{1").unwrap();
+        assert_eq!((pools.nr_memsize, pools.nr_mem_id, pools.nr_buf_pool_objsize), (info.nr_memsize, 1, 2048));
+        assert!(pools.nr_if_pool_objtotal > 0 && pools.nr_ring_pool_objtotal > 0 && pools.nr_buf_pool_objtotal > 2);
+        // The second time as it is.
+        let _ = fd.register("ask{1", 0, 0);
+    }
+    assert_eq!(port_info(&fd, "", 99).map(drop), Err(libc::EINVAL), "no such region");
+    assert_eq!(port_info(&fd, "nosuchdev", 0).map(drop), Err(libc::ENXIO));
+    assert_eq!(pools_info(&fd, "").map(drop), Err(libc::ENXIO), "of which port?");
+}
+
+#[test]
+fn only_ports_of_switches_have_virtio_net_headers() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    let mut body = nmreq_port_hdr { nr_hdr_len: 12, ..Default::default() };
+    assert_eq!(fd.control(NETMAP_REQ_PORT_HDR_SET, "hdr{1", at(&mut body), 0), Err(libc::ENXIO));
+    body.nr_hdr_len = 11;
+    assert_eq!(fd.control(NETMAP_REQ_PORT_HDR_SET, "hdr{1", at(&mut body), 0), Err(libc::EINVAL));
+    assert_eq!(fd.control(NETMAP_REQ_PORT_HDR_GET, "hdr{1", at(&mut body), 0), Ok(()));
+    assert_eq!(body.nr_hdr_len, 0);
+}
+
+#[test]
+fn a_descriptor_binds_once_and_exclusive_rings_belong_to_one() {
+    let _turn = alone();
+    let (a, b) = (Netmap::open(), Netmap::open());
+    assert_eq!(a.ioctl(NIOCTXSYNC, 0), Err(libc::ENXIO));
+    assert_eq!(a.poll(libc::POLLIN), libc::POLLERR);
+    a.register("excl{1", NR_EXCLUSIVE | NR_TX_RINGS_ONLY, 0).unwrap();
+    assert_eq!(a.register("excl{2", 0, 0).map(drop), Err(libc::EBUSY));
+    assert_eq!(b.register("excl{1", 0, 0).map(drop), Err(libc::EBUSY));
+    let reg = b.register("excl{1", NR_RX_RINGS_ONLY, 0).expect("the other direction is free");
+    b.map(&reg).rx(0);
+    assert_eq!(Netmap::open().register("excl{1", NR_EXCLUSIVE | NR_RX_RINGS_ONLY, 0).map(drop), Err(libc::EBUSY));
+}
+
+#[test]
+fn poll_sends_unasked_unless_told_not_to() {
+    let _turn = alone();
+    for (flags, sent) in [(0, 1), (NR_NO_TX_POLL, 0)] {
+        let (a, b) = (Netmap::open(), Netmap::open());
+        let reg_a = a.register("nopoll{1", flags, 0).unwrap();
+        let reg_b = b.register("nopoll}1", 0, 0).unwrap();
+        let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+        tx.slot(0).len = 60;
+        tx.give(1);
+        a.poll(libc::POLLIN);
+        b.ioctl(NIOCRXSYNC, 0).unwrap();
+        assert_eq!(rx.get().tail, sent, "flags {flags:#x}");
+    }
+}
+
+#[test]
+fn extra_buffers_are_a_list_that_ends() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_extra_bufs: 5, ..Default::default() };
+    let reg = fd.register_as("extra{1", body, 0).unwrap();
+    assert_eq!(reg.nr_extra_bufs, 5);
+    let nifp = fd.map(&reg);
+    let ring = nifp.tx(0).get();
+    let base = nifp.tx(0).0 as isize + ring.buf_ofs as isize;
+    let (mut i, mut n) = (nifp.get().ni_bufs_head, 0);
+    while i != 0 && n < 10 {
+        assert!(i >= NETMAP_FIRST_BUF);
+        // SAFETY: the first word of a buffer of the region.
+        i = unsafe { ((base + (i * ring.nr_buf_size) as isize) as *const u32).read() };
+        n += 1;
+    }
+    assert_eq!(n, 5);
+}
+
+#[test]
+fn modes_and_options_that_do_not_fit_the_port_are_refused() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    let mode = |nr_mode| nmreq_register { nr_mode, nr_tx_slots: 64, nr_rx_slots: 64, ..Default::default() };
+    for (name, nr_mode, errno) in [
+        ("mode{1", NR_REG_SW, libc::EINVAL),
+        ("mode{1", NR_REG_NIC_SW, libc::EINVAL),
+        ("mode", NR_REG_PIPE_MASTER, libc::EINVAL),
+        ("mode", NR_REG_NULL, libc::EINVAL),
+        ("mode{1", 99, libc::EINVAL),
+        ("nosuchdev", NR_REG_ALL_NIC, libc::ENXIO),
+    ] {
+        assert_eq!(fd.register_as(name, mode(nr_mode), 0).map(drop), Err(errno), "{name} {nr_mode}");
+    }
+    let mut unknown = option(1234);
+    assert_eq!(fd.register("mode{1", 0, at(&mut unknown)).map(drop), Err(libc::EOPNOTSUPP));
+    assert_eq!(unknown.nro_status, libc::EOPNOTSUPP as u32);
+    let mut kloop = option(NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS);
+    assert_eq!(fd.register("mode{1", 0, at(&mut kloop)).map(drop), Err(libc::EOPNOTSUPP), "not for a registration");
+    fd.register("mode{1", 0, 0).expect("nothing of it stayed");
+}
