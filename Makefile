@@ -21,6 +21,7 @@ SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
 RELEASE = target/release
 # What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
 TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge
+PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
 .PHONY: help deps build demo test bench lint deny install uninstall clean
 
@@ -63,12 +64,16 @@ install: build ## into $(DESTDIR)$(PREFIX): library, headers, pkg-config file, t
 	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(BINDIR)'
 	install -m 644 $(RELEASE)/libnetmap_xdp.so '$(DESTDIR)$(LIBDIR)/'
 	for h in $(HEADERS); do install -D -m 644 "compat-c/include/$$h" '$(DESTDIR)$(INCLUDEDIR)'/"$$h" || exit 1; done
-	sed -e 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@INCLUDEDIR@|$(INCLUDEDIR)|g; s|@VERSION@|$(VERSION)|g' \
-		compat-c/netmap-xdp.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/netmap-xdp.pc'
+	ln -sf libnetmap_xdp.so '$(DESTDIR)$(LIBDIR)/libnetmap.so'
+	install -m 644 compat-c/libnetmap.ld '$(DESTDIR)$(LIBDIR)/libnetmap.a'
+	for pc in $(PKGCONFIG); do \
+		sed -e 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@INCLUDEDIR@|$(INCLUDEDIR)|g; s|@VERSION@|$(VERSION)|g' \
+		compat-c/$$pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig'/$$pc || exit 1; done
 	for t in $(TOOLS); do install -m 755 "$(RELEASE)/$${t%:*}" '$(DESTDIR)$(BINDIR)'/"$${t#*:}" || exit 1; done
 
 uninstall: ## the reverse
-	rm -f '$(DESTDIR)$(LIBDIR)/libnetmap_xdp.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/netmap-xdp.pc'
+	for f in libnetmap_xdp.so libnetmap.so libnetmap.a $(PKGCONFIG:%=pkgconfig/%); do \
+		rm -f '$(DESTDIR)$(LIBDIR)'/$$f; done
 	for h in $(HEADERS); do rm -f '$(DESTDIR)$(INCLUDEDIR)'/"$$h"; done
 	for t in $(TOOLS); do rm -f '$(DESTDIR)$(BINDIR)'/"$${t#*:}"; done
 

@@ -30,9 +30,50 @@ struct {
 	__uint(max_entries, 1);
 } verdicts SEC(".maps");
 
+/*
+ * Generic mode: how a frame begins that a host ring sent into the stack (host_rings.bpf.c). It is an Ethernet header too
+ * many, and a secret. Read and written by the loader as [u64; 3].
+ */
+struct injected {
+	__u64 on;
+	__u8 head[16];
+};
+
+#define HEAD_LEN 14
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct injected);
+	__uint(max_entries, 1);
+} injected SEC(".maps");
+
+/* Whether the frame comes from a host ring; its head is off then. */
+static __always_inline int is_injected(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	struct injected *ours = bpf_map_lookup_elem(&injected, &zero);
+	__u8 *data, *end;
+
+	if (!ours || !ours->on)
+		return 0;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + HEAD_LEN > end)
+		return 0;
+	for (int i = 0; i < HEAD_LEN; i++)
+		if (data[i] != ours->head[i])
+			return 0;
+	return bpf_xdp_adjust_head(ctx, HEAD_LEN) == 0;
+}
+
 static __always_inline int to_socket_or_stack(struct xdp_md *ctx)
 {
 	__u32 queue = ctx->rx_queue_index;
+
+	if (is_injected(ctx))
+		return XDP_PASS;
+
 	/* The helper answers XDP_REDIRECT only if the map holds a socket; its flags are the verdict otherwise. */
 	int verdict = bpf_redirect_map(&xsks, queue, XDP_PASS);
 	struct verdicts *seen = bpf_map_lookup_elem(&verdicts, &queue);

@@ -1,4 +1,6 @@
-//! Gives the library its name at run time, so that a program linked with `-lnetmap_xdp` asks for it by that name.
+//! Gives the library its name at run time, so that a program linked with `-lnetmap_xdp` asks for it by that name. One linked
+//! with `-lnetmap` asks for the same name, since `libnetmap.so` is only another name of the file for the linker: whatever a
+//! program is linked with or has preloaded, the library is in the process once.
 //!
 //! Which symbols it exports is not decided here: rustc hands the linker a version script of its own for a cdylib, with the
 //! crate's `no_mangle` functions and nothing else, and GNU ld refuses a second anonymous one. The test

@@ -1,4 +1,4 @@
-//! Compiles `bpf/xdp_redirect.bpf.c` into `$OUT_DIR/xdp_redirect.bpf.o`, which `xsk::aya_loader` embeds.
+//! Compiles `bpf/*.bpf.c` into `$OUT_DIR/*.bpf.o`, which `xsk` embeds.
 //!
 //! `CLANG` and `LLVM_STRIP` name other tools than `clang` and `llvm-strip`.
 
@@ -7,21 +7,24 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCE: &str = "xdp_redirect.bpf.c";
+const NAMES: [&str; 2] = ["xdp_redirect", "host_rings"];
 
 fn main() {
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("..").join("bpf");
-    let object = PathBuf::from(var("OUT_DIR")).join("xdp_redirect.bpf.o");
-    println!("cargo::rerun-if-changed={}", root.join(SOURCE).display());
     println!("cargo::rerun-if-changed=build.rs");
     for name in ["CLANG", "LLVM_STRIP"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    compile(&root, &object);
-    strip(&object);
+    for name in NAMES {
+        let source = format!("{name}.bpf.c");
+        let object = PathBuf::from(var("OUT_DIR")).join(format!("{name}.bpf.o"));
+        println!("cargo::rerun-if-changed={}", root.join(&source).display());
+        compile(&root, &source, &object);
+        strip(&object);
+    }
 }
 
-fn compile(root: &Path, object: &Path) {
+fn compile(root: &Path, source: &str, object: &Path) {
     // The program runs on the target's kernel, so the byte order is the target's.
     let target = if var("CARGO_CFG_TARGET_ENDIAN") == "big" { "bpfeb" } else { "bpfel" };
     let mut clang = Command::new(tool("CLANG", "clang"));
@@ -32,7 +35,7 @@ fn compile(root: &Path, object: &Path) {
     if let Some(dir) = multiarch_include() {
         clang.arg("-idirafter").arg(dir);
     }
-    clang.arg("-c").arg(SOURCE).arg("-o").arg(object);
+    clang.arg("-c").arg(source).arg("-o").arg(object);
     match clang.output() {
         Ok(done) if done.status.success() => {}
         Ok(done) => fail(&format!("{clang:?} failed:\n{}", String::from_utf8_lossy(&done.stderr))),
@@ -70,7 +73,7 @@ fn var(name: &str) -> String {
 }
 
 fn fail(why: &str) -> ! {
-    eprintln!("netmap-xdp: the XDP program could not be compiled: {why}");
+    eprintln!("netmap-xdp: a BPF program could not be compiled: {why}");
     eprintln!("It needs clang, linux/bpf.h and bpf/bpf_helpers.h. On Debian and Ubuntu:");
     eprintln!("    apt-get install clang llvm libbpf-dev linux-libc-dev");
     exit(1)

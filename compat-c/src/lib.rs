@@ -14,6 +14,7 @@
 //! | `control` | ioctl |
 //! | `memory` | mmap, munmap |
 //! | `wait`, `select` | poll, ppoll; select, pselect |
+//! | `libnetmap` | the libnetmap C API on top of these, for programs that link with `-lnetmap` |
 //!
 //! # Calls that are not ours
 //! Until the program uses netmap, a shim is one relaxed load more than libc (`client::in_use`); afterwards, a lock-free
@@ -37,6 +38,7 @@
 mod control;
 mod files;
 mod guard;
+mod libnetmap;
 mod memory;
 mod real;
 mod select;

@@ -18,8 +18,8 @@ fn pipe(name: &str, slots: u32) -> (Port, Port) {
 
 #[track_caller]
 fn every_buffer_is_somewhere() {
-    let (free, held, usable) = settled().expect("the region exists while a port is open");
-    assert_eq!(free + held, usable, "free {free}, held {held}");
+    let counts = settled().expect("the region exists while a port is open");
+    assert_eq!(counts.free + counts.held, counts.usable, "{counts:?}");
 }
 
 fn frame(seq: u64, len: usize) -> Vec<u8> {

@@ -30,10 +30,10 @@ const SLICE: Duration = Duration::from_millis(250);
     name = "bridge",
     version,
     about,
-    after_help = "Example:\n  bridge -i eth1 -i eth2\n\nExit status: 0 done, 1 failed, 2 wrong usage."
+    after_help = "Examples:\n  bridge -i eth1 -i eth2\n  bridge -i eth1 -i eth1^    eth1 and its own host stack\n\nExit status: 0 done, 1 failed, 2 wrong usage."
 )]
 struct Options {
-    /// A port; given twice
+    /// A port; given twice. A NIC alone is bridged with its own host stack
     #[arg(short = 'i', value_name = "PORT", action = ArgAction::Append, required = true)]
     ports: Vec<String>,
     /// Most packets per ring and round
@@ -63,11 +63,6 @@ enum Ends {
 
 fn ends(o: &Options) -> Result<Ends, String> {
     let names = o.ports.iter().map(|p| open::port_name(p)).collect::<Result<Vec<_>, _>>()?;
-    for name in &names {
-        if name.contains(['^', '*']) {
-            return Err(format!("`{name}`: host rings arrive with a later version; name a port without ^ and *"));
-        }
-    }
     let (a, b) = match &names[..] {
         [a] => (a, a),
         [a, b] => (a, b),
@@ -75,10 +70,7 @@ fn ends(o: &Options) -> Result<Ends, String> {
     };
     match (a == b, o.loopback) {
         (true, true) => Ok(Ends::Loop(a.clone())),
-        (true, false) => Err(format!(
-            "one port means a bridge between {a} and its host rings; host rings arrive with a later version. Give a \
-             second -i, or -L to send packets back out of {a}"
-        )),
+        (true, false) => open::host_name(a).map(|host| Ends::Two(a.clone(), host)),
         (false, true) => Err("-L sends packets back out of one port; give -i once, or leave out -L".into()),
         (false, false) => Ok(Ends::Two(a.clone(), b.clone())),
     }
@@ -282,11 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn host_rings_are_refused_with_a_reason() {
-        for line in ["-i eth0", "-i eth0 -i eth0", "-i eth0 -i netmap:eth0", "-i eth0^ -i eth1", "-i eth0 -i eth1*"] {
-            let why = parse(line).unwrap_err();
-            assert!(why.contains("host rings arrive with"), "{line}: {why}");
+    fn one_port_is_bridged_with_its_host_rings() {
+        let host = Ends::Two("netmap:eth0".into(), "netmap:eth0^".into());
+        for line in ["-i eth0", "-i eth0 -i eth0", "-i eth0 -i netmap:eth0", "-i eth0 -i eth0^"] {
+            assert_eq!(parse(line).as_ref(), Ok(&host), "{line}");
         }
+        assert!(parse("-i eth0^").unwrap_err().contains("second -i"));
+        assert!(parse("-i vale0:x").unwrap_err().contains("second -i"));
     }
 
     #[test]

@@ -34,6 +34,17 @@ pub fn ring_name(name: &str, ring: usize) -> Result<String, String> {
     Ok(format!("{base}-{ring}{suffix}"))
 }
 
+/// The name of the host rings of a NIC that is named as a whole.
+pub fn host_name(name: &str) -> Result<String, String> {
+    let (base, suffix) = split_suffix(name);
+    if base.contains(['-', '^', '*']) || is_software(name) {
+        return Err(format!(
+            "`{name}` has no host rings of its own to go to; give a second -i, or -L to send back out"
+        ));
+    }
+    Ok(format!("{base}^{suffix}"))
+}
+
 /// True if the name stands for a port without a link: a VALE port or a pipe.
 fn is_software(name: &str) -> bool {
     name.starts_with("vale") || split_suffix(name).0.contains(['{', '}'])

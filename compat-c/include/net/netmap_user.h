@@ -25,10 +25,10 @@
 #define NETMAP_DEVICE_NAME "/dev/netmap"
 
 #ifndef likely
-#define likely(condition) __builtin_expect(!!(condition), 1)
+#define likely(x) __builtin_expect(!!(x), 1)
 #endif
 #ifndef unlikely
-#define unlikely(condition) __builtin_expect(!!(condition), 0)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 #endif
 
 /* ---------------------------------------------------------------------------------------------------------------------

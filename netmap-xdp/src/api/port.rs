@@ -21,7 +21,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// `name` as netmap programs take it: `netmap:eth0` (all queues), `netmap:eth0-1` (one), with `/R` (receive only), `/T`
+    /// `name` as netmap programs take it: `netmap:eth0` (all queues), `netmap:eth0-1` (one), `netmap:eth0^`
+    /// (its host rings), `netmap:eth0*` (both, host rings last), with `/R` (receive only), `/T`
     /// (transmit only), `/x` (exclusive), `@conf:slots=512` and so on.
     pub fn new(name: &str) -> Builder {
         Builder { name: name.to_string(), extra_bufs: 0, tx_slots: 0, rx_slots: 0, flags: 0 }

@@ -5,7 +5,7 @@
 //! bytes are copied in and out and never lent as a slice.
 
 use super::Error;
-use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
+use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{distance, next_slot};
 use crate::ring::{Kring, SlotView};
 use crate::shm::BUF_SIZE;
@@ -155,6 +155,17 @@ impl<'a> RxRing<'a> {
     /// Packets are to be reported only when there are more of them than now (`cur = tail`), while the slots stay.
     pub fn want_more(&mut self) {
         self.0.beyond = true;
+    }
+
+    /// Released packets that are marked `NS_FORWARD` go on to the other side at the next sync (`NR_FORWARD`): from the NIC to
+    /// its host stack, from a host ring to the NIC. Takes a port with both kinds of rings, `netmap:IF*`.
+    pub fn forward(&mut self, on: bool) {
+        let flags = &self.0.ring.ring().flags;
+        if on {
+            flags.fetch_or(NR_FORWARD, Relaxed)
+        } else {
+            flags.fetch_and(!NR_FORWARD, Relaxed)
+        };
     }
 
     /// Time of the last sync: seconds and microseconds since 1970.

@@ -5,13 +5,14 @@ use super::host;
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
+use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
-use crate::sync::Ordering::*;
+use crate::sync::{AtomicU32, Ordering::*};
 use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,13 @@ const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
 /// A transmit ring that could not be emptied is kicked again this often.
 const REKICK: Duration = Duration::from_millis(1);
+/// A ring that another thread held is tried again this soon: the edge that announced packets may be gone, and what the other
+/// took in makes none.
+pub(super) const RETRY: Duration = Duration::from_millis(1);
+/// So often, a sleeper looks after rings that somebody else syncs too: what the other takes in wakes nobody. And so often
+/// at first, until [`QUIET`] sleeps passed into which no sync of somebody else fell.
+const LOOK_AFTER_SHARED: Duration = Duration::from_millis(5);
+const QUIET: u32 = 3;
 /// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// The same for one that waits for completions.
@@ -38,6 +46,9 @@ pub struct Binding {
     pub(super) csb: CsbState,
 }
 
+/// Value of [`Bound::quiet`]: other descriptors or threads sync the rings too.
+const SHARED: u32 = u32::MAX;
+
 /// A registration, mapped.
 pub struct Bound {
     id: GrantId,
@@ -50,6 +61,8 @@ pub struct Bound {
     rx: Vec<PortRing>,
     tx_edges: OnceLock<Option<EdgeSet>>,
     rx_edges: OnceLock<Option<EdgeSet>>,
+    /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
+    quiet: AtomicU32,
     memory: Arc<Memory>,
     extmem: bool,
     region: Fd,
@@ -134,39 +147,53 @@ impl Binding {
     }
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
-    pub fn poll_now(&self, events: i16) -> i16 {
-        let Some(bound) = self.bound.get().filter(|_| !self.csb.on()) else { return libc::POLLERR };
+    pub(super) fn poll_now(&self, events: i16) -> Polled {
+        let Some(bound) = self.bound.get().filter(|_| !self.csb.on()) else {
+            return Polled { revents: libc::POLLERR, busy: false };
+        };
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
-        let mut revents = 0;
+        let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
             for ring in &bound.tx {
                 if want_tx == 0 && !ring.has_work() && !ring.carrier().stalled() {
                     continue;
                 }
-                match ring.sync(CLIENT) {
-                    Synced::Busy => continue,
-                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
-                    Synced::Done => {}
-                }
-                if ring.kring().ready() {
-                    revents |= want_tx;
+                if now.sync(ring) {
+                    now.revents |= want_tx;
                     want_tx = 0;
                 }
             }
         }
         if want_rx != 0 {
             for ring in &bound.rx {
-                match ring.sync(CLIENT) {
-                    Synced::Busy => continue,
-                    Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
-                    Synced::Done => {}
-                }
-                if ring.kring().ready() {
-                    revents |= want_rx;
+                if now.sync(ring) {
+                    now.revents |= want_rx;
                 }
             }
         }
-        revents
+        now
+    }
+}
+
+/// What `poll` found without waiting.
+#[derive(Clone, Copy)]
+pub(super) struct Polled {
+    /// Events of a `pollfd`.
+    pub(super) revents: i16,
+    /// Whether a ring was skipped since another thread had it.
+    pub(super) busy: bool,
+}
+
+impl Polled {
+    /// Syncs a ring; says whether it is ready.
+    #[inline]
+    fn sync(&mut self, ring: &PortRing) -> bool {
+        match ring.sync(CLIENT) {
+            Synced::Busy => self.busy = true,
+            Synced::Reinit | Synced::Stopped => self.revents |= libc::POLLERR,
+            Synced::Done => {}
+        }
+        ring.kring().ready()
     }
 }
 
@@ -204,15 +231,41 @@ impl Bound {
         };
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
+        let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
+        // With NIC and host rings in one binding, what the program releases may go on to the other side: `NR_FORWARD`.
+        let up = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
+            CarrierGrant::Host { tap, .. } => Some(tap.clone()),
+            _ => None,
+        });
+        let down = || -> Result<Option<ForwardDown>, Failure> {
+            let mut to = Vec::new();
+            for g in &grant.tx {
+                if let CarrierGrant::Nic { socket, plan } = &g.carrier {
+                    let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
+                    let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
+                    to.push(PortRing::new(kring, Box::new(carrier)));
+                }
+            }
+            // As in the module, only with all of the NIC's transmit rings.
+            let all = to.len() == usize::from(grant.reply.tx_rings);
+            Ok(all.then(|| ForwardDown::new(to, CLIENT)))
+        };
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
-            let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
             let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
                 (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
                     Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
                 (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
-                    Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
+                    let nic = Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?);
+                    match &up {
+                        Some(tap) => Box::new(ForwardUp::new(nic, tap.clone())),
+                        None => nic,
+                    }
+                }
+                (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
+                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
                 }
                 (CarrierGrant::Null, _) => Box::new(Null),
                 (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {
@@ -232,6 +285,7 @@ impl Bound {
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
+            quiet: AtomicU32::new(0),
             memory,
             extmem,
             region: grant.region,
@@ -300,7 +354,8 @@ impl Bound {
 
     /// How long a sleeper may go without looking after the rings itself.
     pub(super) fn patience(&self, events: i16) -> Duration {
-        let mut most = LOOK_AFTER;
+        let known_quiet = (QUIET..SHARED).contains(&self.quiet.load(Relaxed));
+        let mut most = if known_quiet { LOOK_AFTER } else { LOOK_AFTER_SHARED };
         for ring in self.tx.iter().chain(&self.rx) {
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 most = most.min(host::TEND_EVERY);
@@ -321,6 +376,27 @@ impl Bound {
         let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
         let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
         tx.chain(rx).filter(|r| r.carrier().arm(r.kring())).count() > 0
+    }
+
+    /// Syncs so far, by whomever, of the rings that a sleeper waits for.
+    pub(super) fn syncs(&self, events: i16) -> u64 {
+        let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
+        let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
+        tx.chain(rx).fold(0, |n, r| n.wrapping_add(r.kring().state().syncs.load(Relaxed)))
+    }
+
+    /// After a sleep, before which there were so many [`syncs`](Bound::syncs).
+    pub(super) fn slept(&self, events: i16, before: u64) {
+        let quiet = self.quiet.load(Relaxed);
+        if quiet == SHARED {
+            return;
+        }
+        if self.syncs(events) != before {
+            self.quiet.store(SHARED, Relaxed);
+        } else if quiet < QUIET {
+            // Two threads may lose a count: one more short sleep.
+            self.quiet.store(quiet + 1, Relaxed);
+        }
     }
 
     /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.

@@ -1,7 +1,7 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
 use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
-use crate::engine::{Engine, Grant, GrantId};
+use crate::engine::{BufferCounts, Engine, Grant, GrantId};
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, hung_up, monotonic};
 use crate::xsk;
@@ -96,8 +96,8 @@ pub(super) fn tend() {
     }
 }
 
-/// Buffers of region 1 that are free, that ports hold, and that there are, while it exists: for tests that count them.
-pub fn settled() -> Option<(u32, u32, u32)> {
+/// Where the buffers of region 1 are, while it exists: for tests that count them.
+pub fn settled() -> Option<BufferCounts> {
     let mut host = host();
     host.sweep();
     host.engine().buffers()

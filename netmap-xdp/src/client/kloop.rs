@@ -138,7 +138,7 @@ impl Binding {
                         Ok(_) => {
                             for set in edges.into_iter().flatten().chain([&signals.kicks]) {
                                 // Taken now; the syncs that follow see what these edges announced.
-                                let _ = set.wait(Duration::ZERO, None);
+                                let _ = set.take();
                             }
                         }
                         Err(Errno(libc::EINTR)) => {}

@@ -4,7 +4,7 @@
 //! rings ([`EdgeSet`]), and on the program's other descriptors themselves. When nothing of the program's own has to be
 //! asked, a ready ring costs no system call.
 
-use super::binding::Binding;
+use super::binding::{Binding, RETRY};
 use crate::sys::{Errno, monotonic, ppoll};
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -23,14 +23,18 @@ pub fn wait<B: Deref<Target = Binding>>(
     let mut ask_others = timeout == Some(Duration::ZERO);
     let mut armed = false;
     loop {
-        let (mut ready, mut others) = (0, false);
+        let (mut ready, mut others, mut busy) = (0, false, false);
         for (i, p) in fds.iter_mut().enumerate() {
             p.revents = 0;
             if p.fd < 0 {
                 continue;
             }
             match binding(i, p.fd) {
-                Some(b) => p.revents = b.poll_now(p.events),
+                Some(b) => {
+                    let now = b.poll_now(p.events);
+                    p.revents = now.revents;
+                    busy |= now.busy;
+                }
                 None => others = true,
             }
             ready += i32::from(p.revents != 0);
@@ -53,18 +57,18 @@ pub fn wait<B: Deref<Target = Binding>>(
                 continue;
             }
         }
-        let left = match timeout {
-            None => None,
+        let most = match timeout {
+            None => busy.then_some(RETRY),
             Some(t) => {
                 let now = monotonic();
                 let end = *deadline.get_or_insert(now + t);
                 if now >= end {
                     return if others { poll_others(fds, &binding) } else { Ok(0) };
                 }
-                Some(end - now)
+                Some(if busy { RETRY.min(end - now) } else { end - now })
             }
         };
-        ask_others = sleep(fds, &binding, left, sigmask)?;
+        ask_others = sleep(fds, &binding, most, sigmask)?;
         armed = false;
     }
 }
@@ -106,27 +110,26 @@ fn sleep<B: Deref<Target = Binding>>(
     }
     let foreign = watched.len();
     let mut sets = Vec::with_capacity(2);
+    let mut syncs = Vec::with_capacity(ours.len());
     for (b, events) in &ours {
         if let Some(bound) = b.bound() {
+            syncs.push((bound, *events, bound.syncs(*events)));
             patience = patience.min(bound.patience(*events));
             sets.extend(bound.edges(*events).into_iter().flatten());
         }
     }
     let most = left.map_or(patience, |l| l.min(patience));
-    let woken = match sets.as_slice() {
-        [one] if foreign == 0 => one.wait(most, sigmask)? != 0,
-        _ => {
-            watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
-            let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
-            for (p, set) in watched[foreign..].iter().zip(&sets) {
-                if p.revents != 0 {
-                    // Taken now: the syncs that follow see whatever these edges announced.
-                    set.wait(Duration::ZERO, None)?;
-                }
-            }
-            woken
+    // Not by epoll_wait, which the kernel ends with EINTR whenever a signal passes by, even one without a handler: ppoll goes
+    // on when a program was stopped and continued.
+    watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
+    let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
+    syncs.iter().for_each(|&(bound, events, before)| bound.slept(events, before));
+    for (p, set) in watched[foreign..].iter().zip(&sets) {
+        if p.revents != 0 {
+            // Taken now: the syncs that follow see whatever these edges announced.
+            set.take()?;
         }
-    };
+    }
     if !woken {
         ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
     }

@@ -57,6 +57,15 @@ pub enum CarrierGrant {
         /// Sizes and addresses of that socket.
         plan: NicPlan,
     },
+    /// The host stack behind a NIC.
+    Host {
+        /// A queue of the TAP device.
+        tap: Arc<Fd>,
+        /// The longest frame that it gives, bytes.
+        frame: u32,
+        /// What keeps the host's packets on their way to it: merely to be held.
+        links: Vec<Arc<Fd>>,
+    },
     /// Nothing.
     Null,
     /// The ring at the other end of a pipe, in the same region and the same private memory.

@@ -11,6 +11,7 @@
 
 mod extmem;
 mod grant;
+mod host;
 mod nic;
 mod null;
 mod offsets;
@@ -45,6 +46,17 @@ const DEFAULT_BUFFERS: u32 = 16384;
 const SLOTS: std::ops::RangeInclusive<u32> = 8..=16384;
 /// Bytes of the two kinds of object at the head of a region, as `NETMAP_REQ_POOLS_INFO_GET` tells them.
 const OBJECT: u32 = 512;
+
+/// Where the buffers of a region are: each is free, or held by a port, or lent as an extra buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferCounts {
+    /// Free ones.
+    pub free: u32,
+    /// Those that the rings of ports name.
+    pub held: u32,
+    /// All that could be free.
+    pub usable: u32,
+}
 
 /// What is to be undone when a grant goes.
 struct Held {
@@ -149,7 +161,7 @@ impl Engine {
         match target {
             Target::Nic(dev) => match self.ports.nics.get(&registry::nic_key(dev)) {
                 Some(port) => (port.rings().counts(), port.rings().slots()),
-                None => (NicPort::counts(dev), asked.map(|n| bound(n, *SLOTS.end()))),
+                None => (NicPort::counts(dev, register), asked.map(|n| bound(n, *SLOTS.end()))),
             },
             Target::Pipe(key) => match (self.ports.pipes.get(key), register.kind()) {
                 (Some(pipe), Ok(PortKind::Pipe { role, .. })) => (pipe.rings(role).counts(), pipe.rings(role).slots()),
@@ -208,9 +220,6 @@ impl Engine {
         self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
-        if selection.tx.end > counts.tx || selection.rx.end > counts.rx {
-            return Err(Failure::not_supported_yet(register.name, "a host ring"));
-        }
         Ok((target, selection, slots))
     }
 
@@ -252,7 +261,7 @@ impl Engine {
             Target::Nic(dev) => {
                 let key = registry::nic_key(&dev);
                 if !self.ports.nics.contains_key(&key) {
-                    self.ports.nics.insert(key, NicPort::open(dev, slots, self.loader)?);
+                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader)?);
                 }
                 Ok(PortKey::Nic(key))
             }
@@ -322,7 +331,9 @@ impl Engine {
     fn buffers_for(&self, port: &PortKey, register: &Register) -> u32 {
         let rings = self.ports.view(port).map_or(0, |p| {
             let (counts, [tx, rx]) = (p.rings.counts(), p.rings.slots());
-            u32::from(counts.tx).saturating_mul(tx).saturating_add(u32::from(counts.rx).saturating_mul(rx))
+            let rings = |nic: u16, host: u16| u32::from(nic) + u32::from(host);
+            let tx = rings(counts.tx, counts.host_tx).saturating_mul(tx);
+            tx.saturating_add(rings(counts.rx, counts.host_rx).saturating_mul(rx))
         });
         // Room for a second port of the same size, as a bridge needs it.
         let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(1 << 22)).saturating_add(2);
@@ -376,11 +387,11 @@ impl Engine {
         waits
     }
 
-    /// Buffers of region 1: those that are free, those that ports hold, and those that there are. While no port is open
-    /// there is no region.
-    pub fn buffers(&self) -> Option<(u32, u32, u32)> {
+    /// Buffers of region 1; while no port is open there is no region.
+    pub fn buffers(&self) -> Option<BufferCounts> {
         let region = self.regions.get(&MAIN_REGION)?;
-        Some((region.available(), self.ports.buffers(region).len() as u32, region.usable()))
+        let held = self.ports.buffers(region).len() as u32;
+        Some(BufferCounts { free: region.available(), held, usable: region.usable() })
     }
 }
 

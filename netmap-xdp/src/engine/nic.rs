@@ -4,9 +4,10 @@
 //! queues that somebody bound; the packets of all others go to the host stack.
 
 use super::grant::{CarrierGrant, RingGrant};
+use super::host::HostSide;
 use super::region::Region;
 use super::rings::{Private, RingTable};
-use crate::ctl::{Condition, Failure, RingCounts, Selection};
+use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
@@ -16,9 +17,6 @@ use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-
-/// Host ring pairs that every NIC has, as in netmap; they cannot be bound yet.
-const HOST_RINGS: u16 = 1;
 
 /// One queue in use.
 struct Queue {
@@ -36,6 +34,7 @@ pub struct NicPort {
     multi_buffer: bool,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
+    host: HostSide,
 }
 
 fn internal(why: String) -> Failure {
@@ -77,15 +76,15 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
 }
 
 impl NicPort {
-    /// Ring counts that a bind of this interface would see.
-    pub fn counts(dev: &NetDev) -> RingCounts {
+    /// Ring counts that the first bind of this interface makes; it may ask for more host rings than one.
+    pub fn counts(dev: &NetDev, register: &Register) -> RingCounts {
         let count = |n: u32| u16::try_from(n).unwrap_or(u16::MAX).max(1);
-        RingCounts { tx: count(dev.tx_queues), rx: count(dev.rx_queues), host_tx: HOST_RINGS, host_rx: HOST_RINGS }
+        let [host_tx, host_rx] = HostSide::counts(register);
+        RingCounts { tx: count(dev.tx_queues), rx: count(dev.rx_queues), host_tx, host_rx }
     }
 
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
-    pub fn open(dev: NetDev, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
-        let counts = NicPort::counts(&dev);
+    pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
@@ -104,6 +103,7 @@ impl NicPort {
             multi_buffer: false,
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
+            host: HostSide::default(),
         })
     }
 
@@ -150,6 +150,8 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
+        self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
+        let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
             for i in range {
                 self.rings.make(dir, i, region, true)?;
@@ -165,6 +167,13 @@ impl NicPort {
         }
         self.set_pending(region);
         Ok(())
+    }
+
+    /// The NIC rings of a selection.
+    fn nic_part(&self, all: &Selection) -> Selection {
+        let counts = self.rings.counts();
+        let part = |r: &std::ops::Range<u16>, n: u16| r.start.min(n)..r.end.min(n);
+        Selection { tx: part(&all.tx, counts.tx), rx: part(&all.rx, counts.rx) }
     }
 
     /// Makes the socket of a queue that has none; the first one finds out whether the driver does without copying.
@@ -241,7 +250,8 @@ impl NicPort {
         if self.queues.is_empty() {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
-            if !socket.bound() {
+            // Some kernels bind a socket all the same.
+            if !self.dev.up || !socket.bound() {
                 log(
                     Level::Warn,
                     format_args!(
@@ -298,6 +308,9 @@ impl NicPort {
 
     fn set_pending(&self, region: &Region) {
         for kring in self.rings.krings(region) {
+            if HostSide::is_host(&self.rings, kring.dir(), kring.id()) {
+                continue;
+            }
             let waits = self.queues.get(&u32::from(kring.id())).is_some_and(|q| !q.socket.bound());
             kring.state().pending.store(waits.into(), Relaxed);
         }
@@ -329,6 +342,9 @@ impl NicPort {
         RingTable::ranges(selection).map(|(dir, range)| {
             let grant = |i: u16| {
                 let (ring, kring) = self.rings.place(dir, i)?;
+                if HostSide::is_host(&self.rings, dir, i) {
+                    return Some(RingGrant { ring, kring, carrier: self.host.grant(&self.rings, dir, i)? });
+                }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
                 Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() } })
             };
@@ -354,9 +370,13 @@ impl NicPort {
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
+        let host = self.host.stop(&mut *self.program, &mut self.rings, region);
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
-            let [tx, rx] = [Dir::Tx, Dir::Rx].map(|dir| self.rings.users(dir, i as u16));
+            let users = |dir| {
+                if HostSide::is_host(&self.rings, dir, i as u16) { 0 } else { self.rings.users(dir, i as u16) }
+            };
+            let [tx, rx] = [Dir::Tx, Dir::Rx].map(users);
             if rx == 0 && queue.receiving {
                 // Packets of this queue go to the host from now on. An error means that they do already.
                 let _ = self.program.remove(i);
@@ -374,6 +394,7 @@ impl NicPort {
         let all = [(Dir::Tx, counts.tx), (Dir::Rx, counts.rx)];
         let unused = all.into_iter().flat_map(|(dir, n)| (0..n).map(move |i| (dir, i)));
         let unused: Vec<_> = unused.filter(|&(_, i)| !self.queues.contains_key(&u32::from(i))).collect();
-        unused.into_iter().filter_map(|(dir, i)| self.rings.retire(dir, i, region)).collect()
+        let nic = unused.into_iter().filter_map(|(dir, i)| self.rings.retire(dir, i, region));
+        nic.chain(host).collect()
     }
 }

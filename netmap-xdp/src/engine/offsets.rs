@@ -38,11 +38,15 @@ impl Engine {
         let view = self.ports.view(&held.port);
         let region = self.regions.get(&self.ports.mem_id(&held.port));
         let (Some(view), Some(region)) = (view, region) else { return Err(Failure::not_bound()) };
+        let counts = view.rings.counts();
         // A kind of port whose carriers know no offsets is to say so here.
         let peer = match &held.port {
             PortKey::Nic(_) if o.min_gap != 0 && !held.selection.rx.is_empty() => {
                 let message = format!("{}: received packets cannot share buffers (nro_min_gap)", view.name);
                 return Err(Condition::NoOffsets.says(message));
+            }
+            PortKey::Nic(_) if held.selection.tx.end > counts.tx || held.selection.rx.end > counts.rx => {
+                return Err(Condition::NoOffsets.says(format!("{}: host rings have no offsets", view.name)));
             }
             PortKey::Nic(_) | PortKey::Null(_) => None,
             PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),

@@ -53,10 +53,16 @@ pub struct RingTable {
 impl RingTable {
     /// Bytes of private state that such a table takes.
     pub fn size(counts: RingCounts, slots: [u32; 2]) -> u64 {
-        u64::from(counts.tx) * KringPlace::size(slots[0]) + u64::from(counts.rx) * KringPlace::size(slots[1])
+        let [tx, rx] = RingTable::all(counts);
+        u64::from(tx) * KringPlace::size(slots[0]) + u64::from(rx) * KringPlace::size(slots[1])
     }
 
-    /// A table of NIC rings; their state lies in `private` from offset `base`.
+    /// How many rings there are in each direction; the host rings follow the others.
+    fn all(counts: RingCounts) -> [u16; 2] {
+        [counts.tx.saturating_add(counts.host_tx), counts.rx.saturating_add(counts.host_rx)]
+    }
+
+    /// A table of rings; their state lies in `private` from offset `base`.
     pub fn new(counts: RingCounts, slots: [u32; 2], private: Arc<Private>, base: u64) -> RingTable {
         let mut at = base;
         let mut rings = |n: u16, slots: u32| {
@@ -67,10 +73,11 @@ impl RingTable {
             };
             (0..n).map(ring).collect()
         };
-        RingTable { counts, slots, rings: [rings(counts.tx, slots[0]), rings(counts.rx, slots[1])], private }
+        let [tx, rx] = RingTable::all(counts);
+        RingTable { counts, slots, rings: [rings(tx, slots[0]), rings(rx, slots[1])], private }
     }
 
-    /// How many rings there are; host rings are counted, and not among those of this table.
+    /// How many rings there are.
     pub fn counts(&self) -> RingCounts {
         self.counts
     }
@@ -152,7 +159,8 @@ impl RingTable {
 
     /// Every ring that was made.
     pub fn krings(&self, region: &Region) -> Vec<Kring> {
-        let all = [(Dir::Tx, self.counts.tx), (Dir::Rx, self.counts.rx)];
+        let [tx, rx] = RingTable::all(self.counts);
+        let all = [(Dir::Tx, tx), (Dir::Rx, rx)];
         all.into_iter().flat_map(|(dir, n)| (0..n).filter_map(move |i| self.kring(dir, i, region))).collect()
     }
 
@@ -166,12 +174,9 @@ impl RingTable {
     /// Offsets of the selected rings for the `netmap_if`: NIC tx, host tx, NIC rx, host rx.
     pub fn offsets(&self, selection: &Selection) -> Vec<Option<u64>> {
         let mut all = Vec::new();
-        for ((dir, range), host) in
-            RingTable::ranges(selection).into_iter().zip([self.counts.host_tx, self.counts.host_rx])
-        {
+        for (dir, range) in RingTable::ranges(selection) {
             let rings = self.rings[dir as usize].iter().enumerate();
             all.extend(rings.map(|(i, r)| r.place.filter(|_| range.contains(&(i as u16))).map(|p| p.offset)));
-            all.extend((0..host).map(|_| None));
         }
         all
     }

@@ -4,6 +4,7 @@
 //! the module's `netmap_ioctl` and `netmap_poll` do; the carrier moves packets. Carriers are siblings that meet only
 //! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
 
+pub mod host;
 pub mod nic;
 pub mod null;
 pub mod pipe;

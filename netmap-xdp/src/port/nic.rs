@@ -14,7 +14,7 @@ use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::xdp;
 use crate::sys::{Errno, Fd};
-use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx};
+use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxPlan};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ impl NicTx {
             return Ok(());
         }
         let Ok(mut batch) = self.tx.batch() else { return Err(BadSlot) };
-        let (mut packets, mut bytes, mut result) = (0, 0, Ok(()));
+        let (mut packets, mut bytes, mut result, mut left_out) = (0, 0, Ok(()), false);
         while i != head {
             let slot = k.slot(i);
             let flags = slot.flags.load(Relaxed);
@@ -103,6 +103,7 @@ impl NicTx {
                     }
                     Chain::Dropped(next, why) => {
                         k.dropped(why);
+                        left_out = true;
                         i = next;
                     }
                     Chain::Wait => break,
@@ -114,24 +115,21 @@ impl NicTx {
             }
             let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
             let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
-            if !k.is_buffer(idx) {
-                k.dropped(Drop::BadBuffer);
-                result = Err(BadSlot);
-                k.held(i).store(NO_BUFFER, Relaxed);
-            } else if len < MIN_FRAME {
-                k.dropped(Drop::TooShort);
-                k.held(i).store(NO_BUFFER, Relaxed);
-            } else {
-                let plan = self.plan.geometry.transmit_at(idx, offset, len, false);
-                if plan.second.is_some() && !self.plan.multi_buffer {
-                    k.dropped(Drop::TooLong);
-                    k.held(i).store(NO_BUFFER, Relaxed);
-                } else {
+            match self.plan_frame(k, idx, offset, len) {
+                Ok(plan) => {
                     batch.push(plan.first);
                     plan.second.into_iter().for_each(|d| batch.push(d));
                     k.held(i).store(plan.key, Relaxed);
                     packets += 1;
                     bytes += u64::from(len);
+                }
+                Err(why) => {
+                    k.dropped(why);
+                    k.held(i).store(NO_BUFFER, Relaxed);
+                    left_out = true;
+                    if why == Drop::BadBuffer {
+                        result = Err(BadSlot);
+                    }
                 }
             }
             if flags & (NS_BUF_CHANGED | NS_REPORT) != 0 {
@@ -142,7 +140,24 @@ impl NicTx {
         batch.publish();
         k.set_hwcur(i);
         k.count(packets, bytes);
+        if left_out {
+            // No completion will tell of these slots.
+            k.advance_tx_tail();
+        }
         result
+    }
+
+    /// The descriptors of a frame of one slot, or why there are none.
+    #[inline]
+    fn plan_frame(&self, k: &Kring, idx: u32, offset: u32, len: u32) -> Result<TxPlan, Drop> {
+        if !k.is_buffer(idx) {
+            return Err(Drop::BadBuffer);
+        }
+        if len < MIN_FRAME {
+            return Err(Drop::TooShort);
+        }
+        let plan = self.plan.geometry.transmit_at(idx, offset, len, false);
+        if plan.second.is_some() && !self.plan.multi_buffer { Err(Drop::TooLong) } else { Ok(plan) }
     }
 
     /// One frame of several slots, from `first`; it is sent whole or not at all.

@@ -42,16 +42,22 @@ pub enum Drop {
     BadChain = 3,
     /// The kernel's ring returned a buffer that it did not have.
     Foreign = 4,
+    /// The host stack did not take it.
+    Refused = 5,
+    /// Transparent forwarding found the transmit rings full.
+    NoRoom = 6,
 }
 
 impl Drop {
     /// Every reason, with the name that tools print.
-    pub const ALL: [(Drop, &'static str); 5] = [
+    pub const ALL: [(Drop, &'static str); 7] = [
         (Drop::BadBuffer, "bad-buffer"),
         (Drop::TooShort, "too-short"),
         (Drop::TooLong, "too-long"),
         (Drop::BadChain, "bad-chain"),
         (Drop::Foreign, "foreign-frame"),
+        (Drop::Refused, "host-refused"),
+        (Drop::NoRoom, "no-room"),
     ];
 }
 

@@ -12,6 +12,7 @@ mod usermem;
 mod wait;
 
 pub mod netdev;
+pub mod tap;
 pub mod xdp;
 
 pub use fd::*;

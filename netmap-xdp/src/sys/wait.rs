@@ -48,15 +48,13 @@ impl EdgeSet {
         Ok(())
     }
 
-    /// Waits for events, takes them all and returns their union; 0 when time is up.
-    pub fn wait(&self, timeout: Duration, sigmask: Option<&libc::sigset_t>) -> Result<u32, Errno> {
+    /// Takes all events that lie in the set and returns their union; does not wait.
+    pub fn take(&self) -> Result<u32, Errno> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
-        let millis = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-        let mask = sigmask.map_or(0, |m| m as *const libc::sigset_t as usize);
-        // SAFETY: array and mask outlive the call; the kernel's sigset has 8 bytes.
+        // SAFETY: the array outlives the call; no timeout and no mask.
         let n = unsafe {
             let (ep, at, room) = (self.raw() as usize, events.as_mut_ptr() as usize, events.len());
-            syscall(libc::SYS_epoll_pwait, [ep, at, room, millis as usize, mask, 8])?
+            syscall(libc::SYS_epoll_pwait, [ep, at, room, 0, 0, 8])?
         };
         Ok(events[..n.min(64)].iter().fold(0, |all, e| all | e.events))
     }

@@ -2,12 +2,13 @@
 //!
 //! aya reads the object, creates the maps and loads the program. Attaching is ours: aya's falls back to netlink, and
 //! what is attached so stays on the NIC after a kill. What is kept open is moved to high descriptor numbers, out of the
-//! way of the program whose process this is.
+//! way of the program whose process this is, and declared internal, so that a program that closes what it does not know
+//! leaves it alone.
 
 use super::program::{AttachError, AttachMode, Circumstances, Loader, Program, QueueCounters, explain, needs};
 use crate::sys::netdev::{self, bpf};
-use crate::sys::{Errno, Error, Fd};
-use aya::maps::{Map, MapData, MapError, PerCpuArray, XskMap};
+use crate::sys::{Errno, Error, Fd, Internal};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -19,6 +20,7 @@ const PROGRAM: &str = "netmap_redirect";
 const PROGRAM_BEFORE_5_18: &str = "netmap_nofrags";
 const SOCKETS: &str = "xsks";
 const VERDICTS: &str = "verdicts";
+const INJECTED: &str = "injected";
 
 /// Loads through aya.
 pub(super) struct AyaLoader;
@@ -46,9 +48,12 @@ impl Loader for AyaLoader {
 // The fields are closed in this order: off the NIC first.
 struct AyaProgram {
     link: Option<Fd>,
+    /// The numbers of the maps.
+    _internal: [Internal; 3],
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, [u64; 2]>,
-    program: OwnedFd,
+    injected: Array<MapData, [u64; 3]>,
+    program: Fd,
     id: u32,
     queues: u32,
 }
@@ -61,8 +66,11 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
         .map_max_entries(VERDICTS, queues)
         .load(OBJECT)
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
-    let sockets = XskMap::try_from(take_map(&mut object, SOCKETS)?);
-    let verdicts = PerCpuArray::try_from(take_map(&mut object, VERDICTS)?);
+    let (sockets, xsks_fd) = take_map(&mut object, SOCKETS)?;
+    let (verdicts, verdicts_fd) = take_map(&mut object, VERDICTS)?;
+    let (injected, injected_fd) = take_map(&mut object, INJECTED)?;
+    let (sockets, verdicts) = (XskMap::try_from(sockets), PerCpuArray::try_from(verdicts));
+    let injected = Array::try_from(injected);
     let program: &mut Xdp = object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
@@ -72,8 +80,10 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
     let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
     Ok(AyaProgram {
         link: None,
+        _internal: [xsks_fd, verdicts_fd, injected_fd],
         sockets: sockets.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         verdicts: verdicts.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
+        injected: injected.map_err(|e| failed("BPF_MAP_CREATE", &e.into()))?,
         program: high(fd.as_fd())?,
         id,
         queues,
@@ -81,29 +91,31 @@ fn load(queues: u32, name: &str) -> Result<AyaProgram, Error> {
     // Here `object` closes its own descriptors, all low ones.
 }
 
-fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
+fn take_map(object: &mut Ebpf, name: &str) -> Result<(Map, Internal), Error> {
     let absent = || Error::new("BPF_MAP_CREATE", format!("(no {name} in the object)"), Errno(libc::ENOENT));
-    let low = match object.map(name).ok_or_else(absent)? {
-        Map::XskMap(data) | Map::PerCpuArray(data) => high(data.fd().as_fd())?,
+    let fd = match object.map(name).ok_or_else(absent)? {
+        Map::XskMap(data) | Map::PerCpuArray(data) | Map::Array(data) => high(data.fd().as_fd())?,
         _ => return Err(absent()),
     };
-    let data = MapData::from_fd(low).and_then(Map::from_map_data);
-    data.map_err(|e| failed("BPF_OBJ_GET_INFO_BY_FD", &e.into()))
+    // SAFETY: the number is given up by its only owner.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd.into_raw()) };
+    let internal = Internal::mark(&owned);
+    let data = MapData::from_fd(owned).and_then(Map::from_map_data);
+    let map = data.map_err(|e| failed("BPF_OBJ_GET_INFO_BY_FD", &e.into()))?;
+    Ok((map, internal))
 }
 
 /// The same object at a high number.
-fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+pub(super) fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
     // SAFETY: the borrowed descriptor is open, and is given back below without being closed.
     let low = unsafe { Fd::from_raw(fd.as_raw_fd()) };
     let copy = low.try_clone();
     let _ = low.into_raw();
-    let copy = copy.map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", "of a BPF object", errno))?;
-    // SAFETY: the number was just given up by its only owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy.into_raw()) })
+    copy.map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", "of a BPF object", errno))
 }
 
 /// The system call under an error of aya's, with the verifier's words or aya's own.
-fn failed(call: &'static str, error: &EbpfError) -> Error {
+pub(super) fn failed(call: &'static str, error: &EbpfError) -> Error {
     let mut errno = Errno(libc::EINVAL);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {
@@ -117,7 +129,7 @@ fn failed(call: &'static str, error: &EbpfError) -> Error {
         libc::EMFILE | libc::ENFILE => "too many open files; raise `ulimit -n`".to_string(),
         _ => error.to_string(),
     };
-    Error::new(call, format!("of the redirect program ({why})"), errno)
+    Error::new(call, format!("of a BPF program ({why})"), errno)
 }
 
 impl AyaProgram {
@@ -174,6 +186,14 @@ impl Program for AyaProgram {
             Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(e) => Err(self.failed("BPF_MAP_DELETE_ELEM", queue, &e)),
         }
+    }
+
+    fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error> {
+        let mut bytes = [0; 16];
+        bytes[..14].copy_from_slice(&head.unwrap_or_default());
+        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let value = [head.is_some().into(), word(0), word(8)];
+        self.injected.set(0, value, 0).map_err(|e| self.failed("BPF_MAP_UPDATE_ELEM", 0, &e))
     }
 
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error> {

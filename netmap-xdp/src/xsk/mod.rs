@@ -5,11 +5,13 @@
 
 mod aya_loader;
 mod geometry;
+mod host;
 pub mod program;
 mod queue;
 mod socket;
 
 pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
+pub use host::{HostLink, HostLinkPlan};
 pub use program::{AttachError, AttachMode, Loader, Program, QueueCounters, embedded};
 pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};
 pub use socket::{BindError, Socket, SocketPlan, Umem};

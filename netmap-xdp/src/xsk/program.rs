@@ -42,6 +42,9 @@ pub trait Program: Send {
     /// Sends the packets of `queue` to the host stack. No error if they go there already.
     fn remove(&mut self, queue: u32) -> Result<(), Error>;
 
+    /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
+    fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
+
     /// What became of the packets of `queue` so far.
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error>;
 

@@ -10,6 +10,8 @@ const LINK_CREATE: usize = 28;
 const LINK_DETACH: usize = 34;
 
 const ATTACH_TYPE_XDP: u32 = 37;
+const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
+const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
 const PROG_NAME: std::ops::Range<usize> = 64..80;
 
 /// Generic mode, for [`xdp_link`].
@@ -38,10 +40,43 @@ pub fn xdp_link(program: RawFd, ifindex: u32, flags: u32) -> Result<Fd, Errno> {
     unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
 }
 
+/// Which way packets go that a tcx program sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tcx {
+    /// Into the stack.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+/// Puts a classifier on an interface of the calling thread's network namespace, behind those that are there, for as long as
+/// somebody holds the link (`BPF_LINK_CREATE`, `BPF_TCX_*`, since 6.6).
+pub fn tcx_link(program: RawFd, ifindex: u32, way: Tcx) -> Result<Fd, Errno> {
+    let kind = match way {
+        Tcx::Ingress => ATTACH_TYPE_TCX_INGRESS,
+        Tcx::Egress => ATTACH_TYPE_TCX_EGRESS,
+    };
+    let mut attr = [program as u32, ifindex, kind, 0];
+    // SAFETY: link_create is four integers here; the descriptor is new and ours.
+    unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
+}
+
 /// Takes a link's program off, whoever else holds the link (`BPF_LINK_DETACH`, since 5.9).
 pub fn link_detach(link: RawFd) -> Result<(), Errno> {
     // SAFETY: link_detach is one integer.
     unsafe { bpf(LINK_DETACH, &mut [link as u32]).map(drop) }
+}
+
+/// Index of the interface that a tcx link is on; 0 once that is gone, or the link detached.
+pub fn tcx_target(link: RawFd) -> Result<u32, Errno> {
+    // The head of `struct bpf_link_info`: type, id, program, padding, and for tcx the interface.
+    let mut info = [0u32; 6];
+    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
+    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
+    let mut attr = [link as u32, size_of_val(&info) as u32, half(0), half(4)];
+    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info[4])
 }
 
 /// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.

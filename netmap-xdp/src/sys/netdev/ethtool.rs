@@ -1,11 +1,25 @@
-//! What a driver says of itself, by the ethtool ioctl. Every question may go unanswered, and most software devices
-//! leave some so.
+//! What a driver says of itself, and its receive offloads, by the ethtool ioctl. Every question may go unanswered, and most
+//! software devices leave some so.
 
 use crate::sys::{Errno, retry, syscall};
 use std::os::fd::RawFd;
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
+}
 
 /// `struct ethtool_channels`.
 #[repr(C)]
@@ -51,6 +65,43 @@ pub fn driver(socket: RawFd, name: &str) -> Option<String> {
     unsafe { ask(socket, name, &mut info) }.ok()?;
     let driver = info.driver.split(|&b| b == 0).next().unwrap_or_default();
     Some(String::from_utf8_lossy(driver).into_owned()).filter(|s| !s.is_empty())
+}
+
+/// Offloads that change received frames: `gro`, and the bits of [`LYING_FLAGS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lying {
+    pub gro: bool,
+    pub flags: u32,
+}
+
+const LYING_FLAGS: u32 = ETH_FLAG_LRO | ETH_FLAG_RXVLAN;
+
+fn get(socket: RawFd, name: &str, cmd: u32) -> Result<u32, Errno> {
+    let mut value = Value { cmd, data: 0 };
+    // SAFETY: these commands fill a `struct ethtool_value`.
+    unsafe { ask(socket, name, &mut value) }.map(|()| value.data)
+}
+
+fn set(socket: RawFd, name: &str, cmd: u32, data: u32) -> Result<(), Errno> {
+    // SAFETY: these commands read a `struct ethtool_value`.
+    unsafe { ask(socket, name, &mut Value { cmd, data }) }
+}
+
+/// Which of them are on.
+pub fn lying(socket: RawFd, name: &str) -> Lying {
+    let gro = get(socket, name, ETHTOOL_GGRO).is_ok_and(|v| v != 0);
+    Lying { gro, flags: get(socket, name, ETHTOOL_GFLAGS).unwrap_or(0) & LYING_FLAGS }
+}
+
+/// Switches those of `which` on or off; the others stay as they are.
+pub fn switch(socket: RawFd, name: &str, which: Lying, on: bool) -> Result<(), Errno> {
+    let gro = if which.gro { set(socket, name, ETHTOOL_SGRO, on.into()) } else { Ok(()) };
+    if which.flags == 0 {
+        return gro;
+    }
+    let now = get(socket, name, ETHTOOL_GFLAGS)?;
+    let then = if on { now | which.flags } else { now & !which.flags };
+    gro.and(set(socket, name, ETHTOOL_SFLAGS, then))
 }
 
 /// # Safety

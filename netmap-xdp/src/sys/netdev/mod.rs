@@ -1,7 +1,7 @@
 //! Facts about network interfaces, asked of the kernel afresh each time.
 //!
 //! Everything is about the network namespace of the calling thread: each call opens a socket there and closes it again.
-//! Nothing is cached, watched or changed here, and no call waits for anything but the kernel's own locks.
+//! Nothing is cached or watched here, nothing changed but the offloads, and no call waits for anything but the kernel's own locks.
 
 pub mod bpf;
 mod ethtool;
@@ -110,6 +110,40 @@ impl NetDev {
 /// Whether the interface is up and has carrier; about four system calls. `ENODEV`: it is gone.
 pub fn link_state(ifindex: u32) -> Result<LinkState, Error> {
     Ok(state(&Rtnl::open()?.link(Which::Index(ifindex))?))
+}
+
+/// Receive offloads that make frames differ from what was on the wire: GRO and LRO merge them, VLAN stripping takes a tag
+/// out of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads(ethtool::Lying);
+
+impl Offloads {
+    /// Switches off those that are on; `None` if there was nothing to do. `merging` says whether GRO counts: it comes after
+    /// native XDP and before generic.
+    pub fn switch_off(dev: &NetDev, merging: bool) -> Result<Option<Offloads>, Error> {
+        let rtnl = Rtnl::open()?;
+        let mut before = ethtool::lying(rtnl.fd(), &dev.name);
+        before.gro &= merging;
+        if before == ethtool::Lying::default() {
+            return Ok(None);
+        }
+        let done = ethtool::switch(rtnl.fd(), &dev.name, before, false);
+        // What a driver refuses to change stays, and is not to be restored.
+        let after = ethtool::lying(rtnl.fd(), &dev.name);
+        let changed = ethtool::Lying { gro: before.gro && !after.gro, flags: before.flags & !after.flags };
+        if changed == ethtool::Lying::default() {
+            return done.map(|()| None).map_err(|e| Error::new("SIOCETHTOOL", format!("offloads of {}", dev.name), e));
+        }
+        Ok(Some(Offloads(changed)))
+    }
+
+    /// Switches them on again. The interface may have another name by now, or be gone.
+    pub fn restore(self, ifindex: u32) -> Result<(), Error> {
+        let rtnl = Rtnl::open()?;
+        let name = rtnl.link(Which::Index(ifindex))?.name;
+        ethtool::switch(rtnl.fd(), &name, self.0, true)
+            .map_err(|e| Error::new("SIOCETHTOOL", format!("offloads of {name}"), e))
+    }
 }
 
 /// The XDP program on the interface, if there is one. `ENODEV`: the interface is gone.

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * Host rings: what joins a NIC's host stack to a TAP device.
+ *
+ *   host sends    NIC, tcx egress   netmap_host_out -> TAP -> its file descriptor: rxsync of a host ring
+ *   host receives TAP, tcx ingress  netmap_host_in  -> NIC, as if received there: txsync of a host ring
+ *   the TAP's own TAP, tcx egress   netmap_tap_out     drops what the stack sends by itself on a new interface
+ *
+ * AF_XDP sends below tcx egress, so what leaves a NIC ring never comes by here. A frame that enters the stack by redirect
+ * meets the NIC's XDP program only in generic mode, where it would go round for ever: there it gets a head that
+ * xdp_redirect.bpf.c recognises.
+ *
+ * The loader fills in the constants.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* Verdicts of a tcx program, as linux/bpf.h has them since 6.6. */
+enum {
+	HOST_NEXT = -1,
+	HOST_DROP = 2,
+};
+
+/* The two interfaces. */
+const volatile __u32 nic = 0;
+const volatile __u32 tap = 0;
+/* What marks a packet that comes from the NIC, to tell it from the TAP's own. */
+const volatile __u32 mark = 0;
+/* Whether frames get a head, and the head: an Ethernet header in length and place. */
+const volatile __u32 headed = 0;
+const volatile __u8 head[14] = {};
+
+SEC("classifier")
+int netmap_host_out(struct __sk_buff *skb)
+{
+	skb->mark = mark;
+	return bpf_redirect(tap, 0);
+}
+
+SEC("classifier")
+int netmap_host_in(struct __sk_buff *skb)
+{
+	if (headed) {
+		__u8 bytes[14];
+
+		for (int i = 0; i < 14; i++)
+			bytes[i] = head[i];
+		if (bpf_skb_change_head(skb, sizeof(bytes), 0) ||
+		    bpf_skb_store_bytes(skb, 0, bytes, sizeof(bytes), 0))
+			return HOST_DROP;
+	}
+	return bpf_redirect(nic, BPF_F_INGRESS);
+}
+
+SEC("classifier")
+int netmap_tap_out(struct __sk_buff *skb)
+{
+	return skb->mark == mark ? HOST_NEXT : HOST_DROP;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,169 @@
+//! The host side of a NIC port: its host rings, and the TAP device behind them while somebody uses any.
+//!
+//! A ring that nobody receives from gets nothing: while no host receive ring is bound, what the host sends leaves by the
+//! NIC as ever, whoever has bound the NIC rings.
+
+use super::grant::CarrierGrant;
+use super::region::Region;
+use super::rings::RingTable;
+use crate::ctl::{Failure, Register, Selection};
+use crate::ring::{Dir, Kring};
+use crate::sync::Ordering::*;
+use crate::sys::netdev::{NetDev, Offloads};
+use crate::sys::{Error, Level, Mode, log};
+use crate::xsk::{HostLink, HostLinkPlan, Program};
+
+/// Most host ring pairs of a port: queues of a TAP device.
+const MAX_PAIRS: u16 = 64;
+/// Ethernet header and two VLAN tags.
+const HEADERS: u32 = 22;
+/// Fewest packets that wait in a queue for a program that is slow for a while.
+const MIN_QUEUE: u32 = 2048;
+
+/// Host rings in use.
+#[derive(Default)]
+pub struct HostSide {
+    open: Option<Open>,
+}
+
+struct Open {
+    link: HostLink,
+    frame: u32,
+    ifindex: u32,
+    offloads: Option<Offloads>,
+}
+
+fn refused(dev: &NetDev, e: &Error) -> Failure {
+    match e.errno.0 {
+        libc::EPERM | libc::EACCES => Failure::missing_capability(format!("{}: {e}", dev.name), "CAP_NET_ADMIN"),
+        libc::ENOENT | libc::ENXIO if e.call == "open" => Failure {
+            errno: e.errno,
+            message: format!("{}: host rings need a TAP device: {e}; `modprobe tun`", dev.name),
+        },
+        _ => Failure { errno: e.errno, message: format!("{}: host rings: {e}", dev.name) },
+    }
+}
+
+impl HostSide {
+    /// Host rings, transmit and receive, that the first bind of a port makes: one unless it asks for more.
+    pub fn counts(register: &Register) -> [u16; 2] {
+        [register.host_tx_rings, register.host_rx_rings].map(|n| n.clamp(1, MAX_PAIRS))
+    }
+
+    /// Number among the host rings of ring `i` of a direction, if it is one.
+    fn number(rings: &RingTable, dir: Dir, i: u16) -> Option<u16> {
+        let counts = rings.counts();
+        i.checked_sub(if dir == Dir::Tx { counts.tx } else { counts.rx })
+    }
+
+    /// Whether ring `i` of a direction is a host ring.
+    pub fn is_host(rings: &RingTable, dir: Dir, i: u16) -> bool {
+        HostSide::number(rings, dir, i).is_some()
+    }
+
+    /// Every host ring.
+    fn all(rings: &RingTable) -> Vec<(Dir, u16)> {
+        let c = rings.counts();
+        let tx = (c.tx..c.tx + c.host_tx).map(|i| (Dir::Tx, i));
+        tx.chain((c.rx..c.rx + c.host_rx).map(|i| (Dir::Rx, i))).collect()
+    }
+
+    /// Makes the selected host rings work, those that are any.
+    pub fn start(
+        &mut self,
+        dev: &NetDev,
+        mode: Mode,
+        program: &mut dyn Program,
+        rings: &mut RingTable,
+        selection: &Selection,
+        region: &mut Region,
+    ) -> Result<(), Failure> {
+        let [(_, tx), (_, rx)] = RingTable::ranges(selection);
+        let mut wanted = HostSide::all(rings);
+        wanted.retain(|(dir, i)| if *dir == Dir::Tx { tx.contains(i) } else { rx.contains(i) });
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        if self.open.is_none() {
+            self.open = Some(Open::new(dev, mode, program, rings).map_err(|e| refused(dev, &e))?);
+        }
+        for (dir, i) in wanted {
+            let fresh = rings.place(dir, i).is_none();
+            rings.make(dir, i, region, true)?;
+            if let Some(k) = rings.kring(dir, i, region).filter(|_| fresh && dir == Dir::Rx) {
+                // All slots are ours to fill.
+                (0..k.num_slots()).for_each(|s| k.held(s).store(k.slot(s).buf_idx.load(Relaxed), Relaxed));
+            }
+        }
+        self.steer(rings).map_err(|e| refused(dev, &e))
+    }
+
+    /// Sends the host's packets to the rings that somebody receives from.
+    fn steer(&mut self, rings: &RingTable) -> Result<(), Error> {
+        let first = rings.counts().rx;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
+    }
+
+    /// What a client needs of host ring `i`.
+    pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16) -> Option<CarrierGrant> {
+        let open = self.open.as_ref()?;
+        let tap = open.link.queue(HostSide::number(rings, dir, i)?)?.clone();
+        Some(CarrierGrant::Host { tap, frame: open.frame, links: open.link.links() })
+    }
+
+    /// Takes down what nobody uses any more; returns the rings, which are the region's to free.
+    pub fn stop(&mut self, program: &mut dyn Program, rings: &mut RingTable, region: &Region) -> Vec<Kring> {
+        let (unused, used): (Vec<_>, Vec<_>) =
+            HostSide::all(rings).into_iter().partition(|&(dir, i)| rings.users(dir, i) == 0);
+        if used.is_empty() {
+            if let Some(open) = self.open.take() {
+                open.close(program);
+            }
+        } else if let Err(e) = self.steer(rings) {
+            log(Level::Warn, format_args!("host rings: {e}"));
+        }
+        unused.into_iter().filter_map(|(dir, i)| rings.retire(dir, i, region)).collect()
+    }
+}
+
+impl Open {
+    fn new(dev: &NetDev, mode: Mode, program: &mut dyn Program, rings: &RingTable) -> Result<Open, Error> {
+        let counts = rings.counts();
+        let link = HostLink::open(HostLinkPlan {
+            nic: dev,
+            queues: counts.host_tx.max(counts.host_rx),
+            queue_len: rings.slots()[Dir::Rx as usize].max(MIN_QUEUE),
+            headed: mode == Mode::Generic,
+        })?;
+        program.admit(link.head())?;
+        let offloads = Offloads::switch_off(dev, mode == Mode::Generic).unwrap_or_else(|e| {
+            log(Level::Warn, format_args!("frames may be merged or lack their VLAN tag: {e}"));
+            None
+        });
+        if offloads.is_some() {
+            log(
+                Level::Info,
+                format_args!(
+                    "{0}: merging and VLAN stripping of received frames are off while host rings are open (after a kill \
+                     of whoever hosts the engine: `ethtool -K {0} rxvlan on gro on`)",
+                    dev.name
+                ),
+            );
+        }
+        log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
+        Ok(Open { link, frame: dev.mtu.saturating_add(HEADERS), ifindex: dev.ifindex, offloads })
+    }
+
+    fn close(self, program: &mut dyn Program) {
+        drop(self.link);
+        // After the last frame with a head; what an error leaves is forgotten with the program.
+        let _ = program.admit(None);
+        if let Some(Err(e)) = self.offloads.map(|o| o.restore(self.ifindex)) {
+            // An interface that is gone needs none.
+            if e.errno.0 != libc::ENODEV {
+                log(Level::Warn, format_args!("offloads were not restored: {e}"));
+            }
+        }
+    }
+}

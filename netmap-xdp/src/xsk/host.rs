@@ -1,0 +1,173 @@
+//! What joins a NIC's host stack to host rings: a TAP device with a queue per ring, and three classifiers attached by link.
+//!
+//! ```text
+//! host sends     NIC  tcx egress  -> TAP -> descriptor      while somebody receives
+//! host receives  descriptor -> TAP  tcx ingress -> NIC, as if it came in there
+//! ```
+//! Owned by the engine, which gives clients the descriptors of the queues. Nothing of it stays once they are closed: links
+//! and device are descriptors. Loaded by aya in whatever process hosts the engine, inside the NIC's network namespace.
+
+use super::aya_loader::{failed, high};
+use crate::sys::netdev::NetDev;
+use crate::sys::netdev::bpf::{self, Tcx};
+use crate::sys::{Errno, Error, Fd, tap};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+/// Compiled from `bpf/host_rings.bpf.c` by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/host_rings.bpf.o"));
+
+/// How the kernel names the TAP devices.
+const NAME: &str = "netmap%d";
+/// An ethertype that no protocol has, for the head of injected frames.
+const NO_PROTOCOL: [u8; 2] = [0xff, 0xff];
+
+/// What a link is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLinkPlan<'a> {
+    /// The interface.
+    pub nic: &'a NetDev,
+    /// Queues of the TAP device: one per host ring pair.
+    pub queues: u16,
+    /// Packets of the host that wait in each queue.
+    pub queue_len: u32,
+    /// Whether the NIC's XDP program sees what is injected, and must tell it by a head: generic mode.
+    pub headed: bool,
+}
+
+/// The TAP device of a NIC's host rings.
+pub struct HostLink {
+    // The fields are closed in this order: off the NIC first.
+    out: Option<Arc<Fd>>,
+    inward: Arc<Fd>,
+    guard: Arc<Fd>,
+    queues: Vec<Arc<Fd>>,
+    attached: Vec<bool>,
+    host_out: Fd,
+    nic: u32,
+    head: Option<[u8; 14]>,
+    name: String,
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    tap::random(&mut bytes).map_err(|e| Error::new("getrandom", "for host rings", e))?;
+    Ok(bytes)
+}
+
+fn program(object: &mut Ebpf, name: &str) -> Result<Fd, Error> {
+    let program: &mut SchedClassifier = object
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Error::new("BPF_PROG_LOAD", format!("(no {name} in the object)"), Errno(libc::ENOENT)))?;
+    program.load().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
+    let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
+    high(fd.as_fd())
+}
+
+fn attach(program: &Fd, ifindex: u32, name: &str, way: Tcx) -> Result<Arc<Fd>, Error> {
+    bpf::tcx_link(program.as_raw_fd(), ifindex, way).map(Arc::new).map_err(|errno| {
+        let (major, minor) = bpf::kernel_version();
+        if errno == Errno(libc::EINVAL) && (major, minor) < (6, 6) {
+            let why = format!("on {name}: host rings need tcx, which came with Linux 6.6; this is {major}.{minor}");
+            return Error::new("BPF_LINK_CREATE", why, Errno(libc::EOPNOTSUPP));
+        }
+        Error::new("BPF_LINK_CREATE", format!("of tcx on {name}"), errno)
+    })
+}
+
+impl HostLink {
+    /// Makes the device and lets what is written to it enter the stack; the host's own packets still leave by the NIC.
+    pub fn open(plan: HostLinkPlan<'_>) -> Result<HostLink, Error> {
+        let several = plan.queues > 1;
+        let (first, name) = tap::open(NAME, several)?;
+        let mut queues = vec![Arc::new(first)];
+        for _ in 1..plan.queues {
+            queues.push(Arc::new(tap::open(&name, several)?.0));
+        }
+        let device = NetDev::by_name(&name)?;
+        let mut head = [0; 14];
+        head[..12].copy_from_slice(&random::<12>()?);
+        head[12..].copy_from_slice(&NO_PROTOCOL);
+        let mark = u32::from_ne_bytes(random()?) | 1;
+        let mut object = EbpfLoader::new()
+            .btf(None)
+            .override_global("nic", &plan.nic.ifindex, true)
+            .override_global("tap", &device.ifindex, true)
+            .override_global("mark", &mark, true)
+            .override_global("headed", &u32::from(plan.headed), true)
+            .override_global("head", &head, true)
+            .load(OBJECT)
+            .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
+        let host_out = program(&mut object, "netmap_host_out")?;
+        let host_in = program(&mut object, "netmap_host_in")?;
+        let tap_out = program(&mut object, "netmap_tap_out")?;
+        // Before the device is up, so that nothing of its own ever reaches a ring.
+        let guard = attach(&tap_out, device.ifindex, &name, Tcx::Egress)?;
+        let inward = attach(&host_in, device.ifindex, &name, Tcx::Ingress)?;
+        tap::start(&name, plan.nic.mtu, plan.queue_len)?;
+        let attached = vec![true; queues.len()];
+        let head = plan.headed.then_some(head);
+        Ok(HostLink { out: None, inward, guard, queues, attached, host_out, nic: plan.nic.ifindex, head, name })
+    }
+
+    /// Lets the host's packets go to the queues whose ring somebody receives from; with none, they leave by the NIC.
+    pub fn receive(&mut self, on: impl Fn(u16) -> bool) -> Result<(), Error> {
+        let wanted: Vec<bool> = (0..self.queues.len()).map(|i| on(i as u16)).collect();
+        let any = wanted.contains(&true);
+        if !any {
+            self.stop_receiving();
+        }
+        // A device of one queue keeps it. What an unused queue holds is stale.
+        if self.queues.len() > 1 {
+            for ((queue, now), then) in self.queues.iter().zip(&mut self.attached).zip(wanted) {
+                if *now != then {
+                    tap::attach_queue(queue, then)?;
+                    *now = then;
+                }
+            }
+        }
+        if any && self.out.is_none() {
+            self.out = Some(attach(&self.host_out, self.nic, "the interface", Tcx::Egress)?);
+        }
+        Ok(())
+    }
+
+    fn stop_receiving(&mut self) {
+        if let Some(link) = self.out.take() {
+            // Detached, not merely closed: clients hold copies. An error means that the interface is gone.
+            let _ = bpf::link_detach(link.as_raw_fd());
+        }
+    }
+
+    /// The descriptor of a queue: each `read` is a frame that the host sent, each `write` one that it receives.
+    pub fn queue(&self, i: u16) -> Option<&Arc<Fd>> {
+        self.queues.get(usize::from(i))
+    }
+
+    /// What keeps the host's packets on their way, should the engine die: for clients to hold.
+    pub fn links(&self) -> Vec<Arc<Fd>> {
+        self.out.iter().chain([&self.inward, &self.guard]).cloned().collect()
+    }
+
+    /// How injected frames begin, if the NIC's XDP program sees them.
+    pub fn head(&self) -> Option<[u8; 14]> {
+        self.head
+    }
+
+    /// Name of the TAP device.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for HostLink {
+    fn drop(&mut self) {
+        self.stop_receiving();
+        for link in [&self.inward, &self.guard] {
+            let _ = bpf::link_detach(link.as_raw_fd());
+        }
+    }
+}
