@@ -1,12 +1,13 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
-use super::host;
+use super::{host, vale};
 use crate::abi::NR_NO_TX_POLL;
 use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
+use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
@@ -199,6 +200,8 @@ impl Bound {
                     Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
                 (CarrierGrant::Null, _) => Box::new(Null),
+                (CarrierGrant::ValeTx { seat }, _) => Box::new(vale::sender(seat.as_ref()).map_err(|e| bad(&e))?),
+                (CarrierGrant::ValeRx { wake }, _) => Box::new(ValeRx::new(wake.clone())),
                 (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {
                     let peer = Kring::attach(&memory, *peer, &private, *peer_kring).map_err(|e| bad(&e))?;
                     let wake = Wake::new(wake.clone(), wake_peer.clone());

@@ -1,7 +1,7 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
 use crate::ctl::{Failure, Register, Reply, Request};
-use crate::engine::{Engine, Grant, GrantId};
+use crate::engine::{Engine, Grant, GrantId, ValePeer};
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, hung_up, monotonic};
 use crate::xsk;
@@ -53,7 +53,7 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
 }
 
 /// Carries out a request that binds nothing.
-pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
+pub fn ask(request: &Request) -> Result<Reply, Failure> {
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
@@ -79,9 +79,19 @@ pub(super) fn tend() {
     }
 }
 
+/// What a sender needs to fill the rings of a port of a switch.
+pub(super) fn vale_peer(switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+    host().engine().vale_peer(switch, port, generation)
+}
+
 /// Buffers of region 1 that are free, that ports hold, and that there are, while it exists: for tests that count them.
 pub fn settled() -> Option<(u32, u32, u32)> {
+    settled_in(1)
+}
+
+/// The same of any region.
+pub fn settled_in(mem_id: u16) -> Option<(u32, u32, u32)> {
     let mut host = host();
     host.sweep();
-    host.engine().buffers()
+    host.engine().buffers(mem_id)
 }

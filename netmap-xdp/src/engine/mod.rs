@@ -16,8 +16,10 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod vale;
+mod vale_requests;
 
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant};
+pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, ValePeer};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -34,6 +36,7 @@ use pipe::Pipe;
 use region::Region;
 use registry::{PipeKey, PortKey, Ports};
 use std::collections::{HashMap, HashSet};
+use vale::ValeId;
 
 /// The region of all NIC, host, pipe and null ports.
 const MAIN_REGION: u16 = 1;
@@ -57,12 +60,15 @@ enum Target {
     Nic(NetDev),
     Pipe(PipeKey),
     Null,
+    Vale(ValeId),
+    /// A port of a switch that is to be made.
+    NewVale,
 }
 
 /// The registry.
 pub struct Engine {
     loader: &'static dyn Loader,
-    region: Option<Region>,
+    regions: HashMap<u16, Region>,
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
@@ -74,7 +80,7 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, region: None, ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
     }
 
     /// Carries out a request that binds nothing.
@@ -82,7 +88,8 @@ impl Engine {
         match request {
             Request::PortInfo(info) if info.name.is_empty() => {
                 self.check_mem_id(info.mem_id)?;
-                Ok(Reply::PortInfo(PortInfoReply { memsize: self.memsize(), mem_id: MAIN_REGION, geometry: None }))
+                let mem_id = info.mem_id.max(MAIN_REGION);
+                Ok(Reply::PortInfo(PortInfoReply { memsize: self.layout(mem_id).size, mem_id, geometry: None }))
             }
             Request::PortInfo(info) => {
                 let register = info.as_register();
@@ -96,18 +103,23 @@ impl Engine {
                     host_tx_rings: counts.host_tx,
                     host_rx_rings: counts.host_rx,
                 };
-                let memsize = self.memsize();
-                Ok(Reply::PortInfo(PortInfoReply { memsize, mem_id: MAIN_REGION, geometry: Some(geometry) }))
+                let (mem_id, layout) = self.home(&target, &register);
+                Ok(Reply::PortInfo(PortInfoReply { memsize: layout.size, mem_id, geometry: Some(geometry) }))
             }
             Request::PoolsInfo(info) => {
-                self.target(&Register { mem_id: info.mem_id, ..Register::new(info.name) })?;
-                Ok(Reply::PoolsInfo(PoolsInfoReply(self.pools())))
+                let register = Register { mem_id: info.mem_id, ..Register::new(info.name) };
+                let target = self.target(&register)?;
+                let (mem_id, layout) = self.home(&target, &register);
+                Ok(Reply::PoolsInfo(PoolsInfoReply(pools(mem_id, &layout))))
             }
-            Request::HdrGet(name) => {
-                self.target(&Register::new(*name))?;
-                Ok(Reply::HdrLen(0))
-            }
-            Request::HdrSet(set) => Err(Failure::no_vnet_header(set.name)),
+            Request::HdrGet(name) => self.header(*name).map(Reply::HdrLen),
+            Request::HdrSet(set) => self.ports.vales.set_header(set.name, set.len).map(|()| Reply::Done),
+            Request::ValeAttach(attach) => self.attach(&attach.register).map(Reply::ValeAttach),
+            Request::ValeDetach(name) => self.detach(*name).map(Reply::ValeDetach),
+            Request::ValeList(list) => self.list(list).map(Reply::ValeList),
+            Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
+            Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
+            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             _ => Err(Failure::not_supported_yet("this request", "a switch, a sync loop or a CSB")),
         }
@@ -117,22 +129,32 @@ impl Engine {
     fn target(&self, register: &Register) -> Result<Target, Failure> {
         self.check_mem_id(register.mem_id)?;
         match register.kind()? {
-            PortKind::Nic => interface(register.name).map(Target::Nic),
+            PortKind::Nic => match self.ports.vales.find(register.name) {
+                Some(id) => self.vale_target(id, register),
+                None if register.mem_id > MAIN_REGION => {
+                    Err(Failure::not_supported_yet(register.name, "an interface in another region than its own"))
+                }
+                None => interface(register.name).map(Target::Nic),
+            },
             PortKind::Null if register.mem_id == 0 => Err(Failure::null_without_region(register.name)),
             PortKind::Null => Ok(Target::Null),
             PortKind::Pipe { parent, id, .. } => {
-                if parent.as_bytes().starts_with(b"vale") {
-                    return Err(Failure::not_supported_yet(register.name, "a pipe on a VALE port"));
+                if parent.as_bytes().starts_with(b"vale") && self.ports.vales.find(parent).is_none() {
+                    self.new_vale(parent)?;
                 }
                 Ok(Target::Pipe(PipeKey { namespace: namespace_id(), parent, id }))
             }
             PortKind::Monitor => Err(Failure::not_supported_yet(register.name, "a monitor")),
-            PortKind::Vale => Err(Failure::not_supported_yet(register.name, "a VALE port")),
+            PortKind::Vale => match self.ports.vales.find(register.name) {
+                Some(id) => self.vale_target(id, register),
+                None => self.new_vale(register.name),
+            },
         }
     }
 
     fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
-        if id > MAIN_REGION { Err(Failure::unknown_mem_id(id)) } else { Ok(()) }
+        let known = id <= MAIN_REGION || self.regions.contains_key(&id) || self.vale_of(id).is_some();
+        if known { Ok(()) } else { Err(Failure::unknown_mem_id(id)) }
     }
 
     /// Rings and slots of a port: as it is, if it exists, or as the registration would make it.
@@ -161,23 +183,22 @@ impl Engine {
                 let counts = RingCounts { tx: register.tx_rings, rx: register.rx_rings, host_tx: 0, host_rx: 0 };
                 (counts, asked.map(|n| bound(n, *SLOTS.end())))
             }
+            Target::Vale(id) => match self.ports.vales.get(*id) {
+                Some(port) => (port.rings().counts(), port.rings().slots()),
+                None => vale::shape(register),
+            },
+            Target::NewVale => vale::shape(register),
         }
     }
 
-    fn planned(&self) -> Layout {
-        Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), region::OBJECTS)
-    }
-
-    fn memsize(&self) -> u64 {
-        self.region.as_ref().map_or_else(|| self.planned().size, Region::size)
-    }
-
-    fn pools(&self) -> Pools {
-        let planned = self.planned();
-        let layout = self.region.as_ref().map_or(&planned, Region::layout);
-        let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
-        let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
-        Pools { memsize: layout.size, mem_id: MAIN_REGION, interfaces: objects, rings: objects, buffers }
+    /// Sizes of a region: as it is, or as it would be made.
+    fn layout(&self, mem_id: u16) -> Layout {
+        let buffers = || match self.vale_of(mem_id) {
+            Some(port) if mem_id != MAIN_REGION => port.planned(),
+            _ => settings().buffers.unwrap_or(DEFAULT_BUFFERS),
+        };
+        let planned = || Layout::plan(buffers(), region::OBJECTS);
+        self.regions.get(&mem_id).map_or_else(planned, |r| *r.layout())
     }
 
     /// The port and the rings that a registration names, or why there are none.
@@ -199,7 +220,13 @@ impl Engine {
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
         let (target, selection, slots) = self.resolve(register)?;
-        let port = self.find_or_make(target, register, slots)?;
+        let port = match self.find_or_make(target, register, slots) {
+            Ok(port) => port,
+            Err(e) => {
+                self.drop_idle();
+                return Err(e);
+            }
+        };
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
@@ -235,23 +262,34 @@ impl Engine {
                 if !self.ports.pipes.contains_key(&key) {
                     let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
                     self.ports.pipes.insert(key, pipe);
+                    self.hang_on_vale(key, register)?;
                 }
                 Ok(PortKey::Pipe(key, role))
             }
             Target::Null => {
                 let id = self.next_grant;
                 self.ports.nulls.insert(id, NullPort::new(&register.name.to_string(), counts, slots)?);
+                if register.mem_id > MAIN_REGION {
+                    self.ports.abroad.insert(PortKey::Null(id), register.mem_id);
+                }
                 Ok(PortKey::Null(id))
             }
+            Target::Vale(id) => Ok(PortKey::Vale(id)),
+            Target::NewVale => self.open_vale(register).map(PortKey::Vale),
         }
     }
 
     /// The part of a registration that `undo` undoes.
     fn bind(&mut self, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
-        if self.region.is_none() {
-            self.region = Some(Region::new(MAIN_REGION, self.buffers_for(&held.port, register))?);
+        let mem_id = self.ports.mem_id(&held.port);
+        if !self.regions.contains_key(&mem_id) {
+            let buffers = match self.vale_of(mem_id) {
+                Some(port) if mem_id != MAIN_REGION => port.planned(),
+                _ => self.buffers_for(&held.port, register),
+            };
+            self.regions.insert(mem_id, Region::new(mem_id, buffers)?);
         }
-        let Some(region) = &mut self.region else { return Err(Condition::System.says("no region")) };
+        let Some(region) = self.regions.get_mut(&mem_id) else { return Err(Condition::System.says("no region")) };
         self.ports.start(&held.port, &held.selection, region)?;
         let port = self.ports.view(&held.port).ok_or_else(|| Condition::System.says("no port"))?;
         let counts = port.rings.counts();
@@ -309,7 +347,8 @@ impl Engine {
 
     fn undo(&mut self, held: &Held) {
         self.ports.leave(&held.port, &held.selection, held.exclusive);
-        if let Some(region) = &mut self.region {
+        let mem_id = self.ports.mem_id(&held.port);
+        if let Some(region) = self.regions.get_mut(&mem_id) {
             let (rings, buffers) = self.ports.stop(&held.port, region);
             let kept = self.ports.buffers(region);
             region.give_back(buffers, &kept);
@@ -321,31 +360,39 @@ impl Engine {
         self.drop_idle();
     }
 
-    /// Drops ports that nobody uses, and the region with the last of them.
+    /// Drops ports that nobody uses, and regions with the last of them.
     fn drop_idle(&mut self) {
         self.ports.drop_idle();
-        if self.ports.is_empty()
-            && let Some(region) = self.region.take()
-        {
+        let ports = &self.ports;
+        self.regions.retain(|&id, region| {
+            let live = ports.live_in(id);
             let missing = region.usable() - region.available();
-            if missing > 0 {
-                log(Level::Debug, format_args!("{missing} buffers did not come back; the region is gone anyway"));
+            if !live && missing > 0 {
+                log(Level::Debug, format_args!("{missing} buffers did not come back; region {id} is gone anyway"));
             }
-        }
+            live
+        });
     }
 
     /// Gives interfaces that were down when they were bound another try; returns whether any still waits.
     pub fn tend(&mut self) -> bool {
-        let Some(region) = &self.region else { return false };
+        let Some(region) = self.regions.get(&MAIN_REGION) else { return false };
         self.ports.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
     }
 
-    /// Buffers of region 1: those that are free, those that ports hold, and those that there are. While no port is open
-    /// there is no region.
-    pub fn buffers(&self) -> Option<(u32, u32, u32)> {
-        let region = self.region.as_ref()?;
+    /// Buffers of a region: those that are free, those that ports hold, and those that there are. There is no region while
+    /// nobody has a port of it open.
+    pub fn buffers(&self, mem_id: u16) -> Option<(u32, u32, u32)> {
+        let region = self.regions.get(&mem_id)?;
         Some((region.available(), self.ports.buffers(region).len() as u32, region.usable()))
     }
+}
+
+/// Where the pools of a region lie.
+fn pools(mem_id: u16, layout: &Layout) -> Pools {
+    let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
+    let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
+    Pools { memsize: layout.size, mem_id, interfaces: objects, rings: objects, buffers }
 }
 
 /// The interface called `name` in the caller's network namespace.

@@ -141,7 +141,7 @@ impl Region {
             cell.store(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]), Relaxed);
         }
         head.ni_version.store(crate::abi::NETMAP_API.into(), Relaxed);
-        head.ni_flags.store(0, Relaxed);
+        head.ni_flags.store(if self.id > 1 { crate::abi::NI_PRIV_MEM } else { 0 }, Relaxed);
         head.ni_tx_rings.store(counts[0], Relaxed);
         head.ni_host_tx_rings.store(counts[1], Relaxed);
         head.ni_rx_rings.store(counts[2], Relaxed);

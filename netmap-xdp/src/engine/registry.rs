@@ -6,6 +6,7 @@ use super::null::NullPort;
 use super::pipe::Pipe;
 use super::region::Region;
 use super::rings::RingTable;
+use super::vale::{Switchboard, ValeId};
 use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
@@ -45,6 +46,8 @@ pub enum PortKey {
     Pipe(PipeKey, PipeRole),
     /// A null port.
     Null(u64),
+    /// A port of a switch.
+    Vale(ValeId),
 }
 
 /// What all ports have.
@@ -66,6 +69,12 @@ pub struct Ports {
     pub pipes: HashMap<PipeKey, Pipe>,
     /// Null ports.
     pub nulls: HashMap<u64, NullPort>,
+    /// Switches and their ports.
+    pub vales: Switchboard,
+    /// Regions of pipes and null ports that do not live in region 1.
+    pub abroad: HashMap<PortKey, u16>,
+    /// Switch ports that pipes hang on, and which keep them there.
+    pub parents: HashMap<PipeKey, ValeId>,
 }
 
 fn gone() -> Failure {
@@ -88,7 +97,20 @@ impl Ports {
                 let port = self.nulls.get(k)?;
                 View { name: port.name.clone(), rings: port.rings(), mode: None }
             }
+            PortKey::Vale(k) => {
+                let port = self.vales.get(*k)?;
+                View { name: port.name().to_string(), rings: port.rings(), mode: None }
+            }
         })
+    }
+
+    /// The region that a port lives in.
+    pub fn mem_id(&self, key: &PortKey) -> u16 {
+        let vale = match key {
+            PortKey::Vale(k) => self.vales.get(*k).map(|p| p.mem_id()),
+            _ => None,
+        };
+        vale.or_else(|| self.abroad.get(key).copied()).unwrap_or(super::MAIN_REGION)
     }
 
     fn rings_mut(&mut self, key: &PortKey) -> Option<&mut RingTable> {
@@ -96,6 +118,7 @@ impl Ports {
             PortKey::Nic(k) => Some(self.nics.get_mut(k)?.rings_mut()),
             PortKey::Pipe(k, role) => Some(self.pipes.get_mut(k)?.rings_mut(*role)),
             PortKey::Null(k) => Some(self.nulls.get_mut(k)?.rings_mut()),
+            PortKey::Vale(k) => Some(self.vales.get_mut(*k)?.rings_mut()),
         }
     }
 
@@ -125,6 +148,7 @@ impl Ports {
             }
             PortKey::Pipe(k, role) => self.pipes.get_mut(k).ok_or_else(gone)?.start(*role, selection, region),
             PortKey::Null(k) => self.nulls.get_mut(k).ok_or_else(gone)?.start(selection, region),
+            PortKey::Vale(k) => self.vales.start(*k, selection, region),
         }
     }
 
@@ -134,6 +158,7 @@ impl Ports {
             PortKey::Nic(k) => self.nics.get(k).map(|p| p.grants(selection)),
             PortKey::Pipe(k, role) => self.pipes.get(k).map(|p| p.grants(*role, selection)),
             PortKey::Null(k) => self.nulls.get(k).map(|p| p.grants(selection)),
+            PortKey::Vale(k) => Some(self.vales.grants(*k, selection)),
         };
         granted.unwrap_or_default()
     }
@@ -154,16 +179,19 @@ impl Ports {
                 let buffers = port.buffers(region);
                 (port.stop(region), buffers)
             }),
+            PortKey::Vale(k) => Some(self.vales.stop(*k, region)),
         }
         .unwrap_or_default()
     }
 
-    /// Every buffer that a live ring names.
+    /// Every buffer of a region that a live ring names.
     pub fn buffers(&self, region: &Region) -> HashSet<u32> {
-        let nics = self.nics.values().flat_map(|p| p.buffers(region));
-        let pipes = self.pipes.values().flat_map(|p| p.buffers(region));
-        let nulls = self.nulls.values().flat_map(|p| p.buffers(region));
-        nics.chain(pipes).chain(nulls).collect()
+        let here = |key: PortKey| self.mem_id(&key) == region.id;
+        let nics = self.nics.iter().filter(|(k, _)| here(PortKey::Nic(**k))).flat_map(|(_, p)| p.buffers(region));
+        let pipes = self.pipes.iter().filter(|(k, _)| here(PortKey::Pipe(**k, PipeRole::Master)));
+        let nulls = self.nulls.iter().filter(|(k, _)| here(PortKey::Null(**k))).flat_map(|(_, p)| p.buffers(region));
+        let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
+        nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(vales).collect()
     }
 
     /// Drops ports that nobody uses.
@@ -171,10 +199,22 @@ impl Ports {
         self.nics.retain(|_, p| !p.rings().idle());
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
+        let (pipes, nulls) = (&self.pipes, &self.nulls);
+        self.abroad.retain(|key, _| match key {
+            PortKey::Pipe(k, _) => pipes.contains_key(k),
+            PortKey::Null(k) => nulls.contains_key(k),
+            _ => false,
+        });
+        self.parents.retain(|k, _| pipes.contains_key(k));
+        self.vales.drop_idle(|id| self.parents.values().any(|&p| p == id));
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.nics.is_empty() && self.pipes.is_empty() && self.nulls.is_empty()
+    /// Whether somebody uses a port of this region.
+    pub fn live_in(&self, region: u16) -> bool {
+        let here = |key: PortKey| self.mem_id(&key) == region;
+        self.nics.keys().any(|k| here(PortKey::Nic(*k)))
+            || self.pipes.keys().any(|k| here(PortKey::Pipe(*k, PipeRole::Master)))
+            || self.nulls.keys().any(|k| here(PortKey::Null(*k)))
+            || self.vales.iter().any(|(_, p)| p.mem_id() == region && !p.rings().idle())
     }
 }

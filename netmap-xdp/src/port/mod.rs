@@ -7,6 +7,7 @@
 pub mod nic;
 pub mod null;
 pub mod pipe;
+pub mod vale;
 
 use crate::ring::{Dir, Kring};
 use crate::sync::{Ordering::*, fence};

@@ -42,16 +42,22 @@ pub enum Drop {
     BadChain = 3,
     /// The kernel's ring returned a buffer that it did not have.
     Foreign = 4,
+    /// VALE: the receiver's ring had no room.
+    NoRoom = 5,
+    /// VALE: the packet asks for an offload (checksum, segmentation) and its receiver knows no virtio-net headers.
+    Offload = 6,
 }
 
 impl Drop {
     /// Every reason, with the name that tools print.
-    pub const ALL: [(Drop, &'static str); 5] = [
+    pub const ALL: [(Drop, &'static str); 7] = [
         (Drop::BadBuffer, "bad-buffer"),
         (Drop::TooShort, "too-short"),
         (Drop::TooLong, "too-long"),
         (Drop::BadChain, "bad-chain"),
         (Drop::Foreign, "foreign-frame"),
+        (Drop::NoRoom, "no-room"),
+        (Drop::Offload, "offload"),
     ];
 }
 
@@ -148,6 +154,8 @@ impl Kring {
         s.stopped.store(0, Relaxed);
         s.pending.store(0, Relaxed);
         s.peer_tail.store(tail, Relaxed);
+        s.producer.store(0, Relaxed);
+        s.lease.store(0, Relaxed);
         s.sleeping.store(0, Relaxed);
         self.publish();
     }
@@ -351,7 +359,13 @@ impl Kring {
     /// Counts a drop.
     #[cold]
     pub fn dropped(&self, why: Drop) {
-        bump(&self.state.drops[why as usize], 1);
+        self.dropped_many(why, 1);
+    }
+
+    /// Counts several drops. `NoRoom` is counted by senders, under the producer's lock; all else under the ring's.
+    #[cold]
+    pub fn dropped_many(&self, why: Drop, n: u64) {
+        bump(&self.state.drops[why as usize], n);
     }
 
     /// Drops by reason.

@@ -108,7 +108,11 @@ shared_struct! {
         _pad1: [AtomicU32; 11],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
-        _pad3: [AtomicU32; 15],
+        /// VALE receive rings: 0, or the client that reserves or publishes slots now.
+        pub producer: AtomicU32,
+        /// VALE receive rings: the next slot to be reserved by a sender.
+        pub lease: AtomicU32,
+        _pad3: [AtomicU32; 13],
         /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
         pub sleeping: AtomicU32,
         _pad4: [AtomicU32; 15],
