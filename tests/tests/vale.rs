@@ -151,7 +151,9 @@ fn what_was_learned_moves_and_goes_with_its_port() {
     let (mut a, mut b, mut c) = (open("vale0:a"), open("vale0:b"), open("vale0:c"));
     send(&mut b, &frame(9, 2, 0, 60));
     send(&mut c, &frame(9, 2, 1, 60));
-    (take(&mut a), take(&mut b), take(&mut c));
+    for port in [&mut a, &mut b, &mut c] {
+        take(port);
+    }
     send(&mut a, &frame(2, 1, 2, 60));
     assert_eq!((take(&mut b).len(), take(&mut c).len()), (0, 1), "the address has moved to c");
     drop(c);
@@ -167,7 +169,8 @@ fn no_learn_and_port_flags_go_past_the_table() {
     let _turn = alone();
     let (mut a, mut b, mut c) = (open("vale0:a"), open("vale0:b"), open("vale0:c"));
     send_with(&mut b, &frame(9, 2, 0, 60), NS_NO_LEARN);
-    (take(&mut a), take(&mut c));
+    take(&mut a);
+    take(&mut c);
     send(&mut a, &frame(2, 1, 1, 60));
     assert_eq!((take(&mut b).len(), take(&mut c).len()), (1, 1));
     let index = control::find("vale0:c").unwrap().port as u16;

@@ -259,7 +259,8 @@ impl Engine {
                 let PortKind::Pipe { parent, id, role } = register.kind()? else {
                     return Err(Condition::BadPipeName.plain());
                 };
-                if !self.ports.pipes.contains_key(&key) {
+                let new = !self.ports.pipes.contains_key(&key);
+                if new {
                     let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
                     self.ports.pipes.insert(key, pipe);
                     self.hang_on_vale(key, register)?;
