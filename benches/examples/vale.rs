@@ -83,7 +83,11 @@ fn main() {
                 }
             });
             while got < total {
-                got += u64::from(pull(&mut b));
+                let n = pull(&mut b);
+                if n == 0 {
+                    std::thread::yield_now();
+                }
+                got += u64::from(n);
                 taken.store(got, Relaxed);
             }
             stop.store(true, Relaxed);
