@@ -61,13 +61,6 @@ fn a_ring_or_a_mode_that_does_not_exist() {
 }
 
 #[test]
-fn what_a_later_release_brings_is_refused_by_name() {
-    needs_root!();
-    let pair = Veth::new().build();
-    refused(&pair.a, &["vale0:1"], &[], "EOPNOTSUPP", &["VALE", "release"]);
-}
-
-#[test]
 fn a_version_that_is_not_understood() {
     needs_root!();
     let pair = Veth::new().build();

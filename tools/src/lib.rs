@@ -1,6 +1,7 @@
-//! The tools of netmap-xdp: `pkt-gen` (generate, receive, measure) and `bridge` (move packets between two ports).
+//! The tools of netmap-xdp: `pkt-gen` (generate, receive, measure), `bridge` (move packets between two ports) and
+//! `vale-ctl` (switches).
 //!
-//! Both are ordinary users of the safe Rust API and know nothing of AF_XDP. What decides (frames, sizes, pacing,
+//! All are ordinary users of the safe Rust API and know nothing of AF_XDP. What decides (frames, sizes, pacing,
 //! verification, options) is pure and takes time and randomness as arguments; what moves packets is thin around it.
 //!
 //! | module | job |
@@ -11,7 +12,7 @@
 //! | [`pacing`] | when to send |
 //! | [`open`], [`signal`], [`cpu`], [`stats`] | ports, Ctrl-C, pinning, counters |
 //! | [`tx`], [`rx`], [`ping`], [`forward`] | the loops |
-//! | [`pktgen`], [`bridge`] | the programs |
+//! | [`pktgen`], [`bridge`], [`valectl`] | the programs |
 #![deny(unsafe_code)]
 
 pub mod addr;
@@ -37,3 +38,4 @@ pub mod source;
 pub mod stats;
 pub mod tx;
 pub mod units;
+pub mod valectl;

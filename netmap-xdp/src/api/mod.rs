@@ -24,6 +24,7 @@
 //! the port, so that a sync never meets a half-written ring; what they did reaches the ring when they are dropped, and the
 //! wire or the kernel at the next [`Port::sync_tx`], [`Port::sync_rx`] or [`Port::wait`].
 
+pub mod control;
 mod port;
 mod ring;
 
@@ -33,7 +34,9 @@ pub use ring::{RxRing, Slot, TxRing};
 use crate::ctl::{Failure, SpecError};
 use crate::sys::Errno;
 
-pub use crate::abi::{NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_REPORT, NS_TXMON};
+pub use crate::abi::{
+    NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_SHIFT, NS_REPORT, NS_TXMON,
+};
 
 /// What failed, why, and what mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Opening ports and waiting on them.
 
 use super::{DropReason, Error, Interest, Ready, RingCounters, RxRing, TxRing};
-use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
+use crate::abi::{NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::client::{self, Binding, Bound};
 use crate::ctl::{Register, Spec};
 use crate::ring::{Dir, Drop, Kring};
@@ -60,6 +60,13 @@ impl Builder {
     #[must_use]
     pub fn no_tx_poll(mut self) -> Builder {
         self.flags |= NR_NO_TX_POLL;
+        self
+    }
+
+    /// Packets that start with a virtio-net header are understood ([`control::set_header`](super::control::set_header)).
+    #[must_use]
+    pub fn accept_vnet_header(mut self) -> Builder {
+        self.flags |= NR_ACCEPT_VNET_HDR;
         self
     }
 

@@ -211,6 +211,13 @@ impl Slot<'_> {
         self.view.flags.store(flags, Relaxed);
     }
 
+    /// VALE, with `NS_INDIRECT`: address in this process of the bytes to send instead of the buffer's. They are read at the
+    /// next sync; a bad address sends an empty packet.
+    #[inline]
+    pub fn set_ptr(&self, address: u64) {
+        self.view.ptr.store(address, Relaxed);
+    }
+
     /// Index of the buffer.
     #[inline]
     pub fn buf_idx(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
 use super::csb::CsbState;
-use super::host;
+use super::{host, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant};
@@ -10,6 +10,7 @@ use crate::port::monitor::{MonitorRx, MonitorTx, Tap};
 use crate::port::nic::{NicRx, NicTx};
 use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
+use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
@@ -273,6 +274,8 @@ impl Bound {
                     Box::new(MonitorRx::new(Wake::new(wake.clone(), wake.clone())))
                 }
                 (CarrierGrant::Null, _) => Box::new(Null),
+                (CarrierGrant::ValeTx { seat }, _) => Box::new(vale::sender(seat.as_ref()).map_err(|e| bad(&e))?),
+                (CarrierGrant::ValeRx { wake }, _) => Box::new(ValeRx::new(wake.clone())),
                 (CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer }, dir) => {
                     let peer = Kring::attach(&memory, *peer, &private, *peer_kring).map_err(|e| bad(&e))?;
                     let wake = Wake::new(wake.clone(), wake_peer.clone());

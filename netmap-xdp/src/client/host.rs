@@ -1,7 +1,7 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
 use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
-use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant};
+use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, hung_up, monotonic};
@@ -77,7 +77,7 @@ pub(super) fn taps(id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
 }
 
 /// Carries out a request that binds nothing.
-pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
+pub fn ask(request: &Request) -> Result<Reply, Failure> {
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
@@ -103,9 +103,19 @@ pub(super) fn tend() {
     }
 }
 
+/// What a sender needs to fill the rings of a port of a switch.
+pub(super) fn vale_peer(switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+    host().engine().vale_peer(switch, port, generation)
+}
+
 /// Where the buffers of region 1 are, while it exists: for tests that count them.
 pub fn settled() -> Option<BufferCounts> {
+    settled_in(1)
+}
+
+/// The same of any region.
+pub fn settled_in(mem_id: u16) -> Option<BufferCounts> {
     let mut host = host();
     host.sweep();
-    host.engine().buffers()
+    host.engine().buffers(mem_id)
 }

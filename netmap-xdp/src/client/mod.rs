@@ -11,6 +11,7 @@
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
+//! vale      how senders of this process reach the other ports of a switch
 //! ```
 //! The data path runs in the calling thread and takes no lock but that of the ring.
 
@@ -21,10 +22,11 @@ mod kloop;
 mod mappings;
 mod serve;
 mod table;
+mod vale;
 mod wait;
 
 pub use binding::{Binding, Bound};
-pub use host::settled;
+pub use host::{ask, settled, settled_in};
 pub use mappings::touches as touches_mapping;
 pub use wait::wait;
 

@@ -129,6 +129,17 @@ conditions! {
     VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
     NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
 
+    // VALE.
+    BadSwitchName         ENOMEM     "this cannot be the name of a port of a switch" "netmap_get_bdg_na";
+    TooManySwitches       ENOMEM     "there are too many switches" "nm_find_bridge";
+    SwitchFull            ENOMEM     "the switch has no room for another port" "netmap_get_bdg_na";
+    NoSuchValePort        ENXIO      "there is no such port" "netmap_get_bdg_na";
+    NotAValePort          EINVAL     "only the port of a switch can be meant here" "netmap_bdg_attach";
+    NoSuchSwitch          ENOENT     "there is no such switch, or no further port" "netmap_vale_list";
+    PortExists            EEXIST     "the name is taken" "netmap_vi_create";
+    PortBusy              EBUSY      "the port is in use" "netmap_bdg_attach";
+    NotPolled             EOPNOTSUPP "only a NIC that is attached to a switch can be polled" "nm_bdg_polling";
+
     // AF_XDP.
     ForeignXdp            EBUSY      "another XDP program is attached to the interface" "-";
     QueueTaken            EBUSY      "another AF_XDP socket is bound to the queue" "-";
@@ -283,6 +294,48 @@ impl Failure {
             .says(format!("option {name} ({option}) is not supported for this request and port"))
     }
 
+    /// `valeS:P` is what the original does not take.
+    pub fn bad_switch_name(name: impl fmt::Display) -> Failure {
+        Condition::BadSwitchName.says(format!(
+            "{name}: a port of a switch is valeS:P; valeS has letters, digits and _, 15 at most, and P 15 characters at most"
+        ))
+    }
+
+    /// There are `most` switches already.
+    pub fn too_many_switches(most: usize) -> Failure {
+        Condition::TooManySwitches.says(format!("there are {most} switches already; close the ports of one"))
+    }
+
+    /// The switch has `most` ports already.
+    pub fn switch_full(name: impl fmt::Display, most: usize) -> Failure {
+        Condition::SwitchFull.says(format!("{name}: the switch has {most} ports already; use another switch"))
+    }
+
+    /// No switch has such a port.
+    pub fn no_such_vale_port(name: impl fmt::Display) -> Failure {
+        Condition::NoSuchValePort.says(format!("{name}: there is no such port; see `vale-ctl`"))
+    }
+
+    /// Something else than the port of a switch was named.
+    pub fn not_a_vale_port(name: impl fmt::Display) -> Failure {
+        Condition::NotAValePort.says(format!("{name}: a port of a switch is meant here, valeS:P"))
+    }
+
+    /// A port, or an interface, of this name is there already.
+    pub fn port_exists(name: impl fmt::Display) -> Failure {
+        Condition::PortExists.says(format!("{name}: the name is taken; choose another"))
+    }
+
+    /// The port is attached, or bound by somebody.
+    pub fn port_busy(name: impl fmt::Display) -> Failure {
+        Condition::PortBusy.says(format!("{name}: the port is in use; detach it, or end who has it open"))
+    }
+
+    /// Polling of a port that is no NIC.
+    pub fn not_polled(name: impl fmt::Display) -> Failure {
+        Condition::NotPolled.says(format!("{name}: only a NIC that is attached to a switch can be polled"))
+    }
+
     /// `NETMAP_REQ_PORT_HDR_SET` for a port that is no VALE port.
     pub fn no_vnet_header(name: impl fmt::Display) -> Failure {
         Condition::NoVnetHeader.says(format!("{name}: only a VALE port can have a virtio-net header"))
@@ -361,6 +414,15 @@ mod tests {
         (Condition::TooManyRings, libc::ENOMEM),
         (Condition::VnetHeader, libc::EIO),
         (Condition::NoVnetHeader, libc::ENXIO),
+        (Condition::BadSwitchName, libc::ENOMEM),
+        (Condition::TooManySwitches, libc::ENOMEM),
+        (Condition::SwitchFull, libc::ENOMEM),
+        (Condition::NoSuchValePort, libc::ENXIO),
+        (Condition::NotAValePort, libc::EINVAL),
+        (Condition::NoSuchSwitch, libc::ENOENT),
+        (Condition::PortExists, libc::EEXIST),
+        (Condition::PortBusy, libc::EBUSY),
+        (Condition::NotPolled, libc::EOPNOTSUPP),
         (Condition::ForeignXdp, libc::EBUSY),
         (Condition::QueueTaken, libc::EBUSY),
         (Condition::MissingCapability, libc::EPERM),
@@ -421,6 +483,14 @@ mod tests {
             (Failure::too_many_rings(999, 64), C::TooManyRings, &["999", "64"]),
             (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
             (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
+            (Failure::bad_switch_name("vale-:1"), C::BadSwitchName, &["vale-:1", "valeS:P"]),
+            (Failure::too_many_switches(8), C::TooManySwitches, &["8"]),
+            (Failure::switch_full("vale0:x", 254), C::SwitchFull, &["vale0:x", "254"]),
+            (Failure::no_such_vale_port("vale0:x"), C::NoSuchValePort, &["vale0:x", "vale-ctl"]),
+            (Failure::not_a_vale_port("eth0"), C::NotAValePort, &["eth0", "valeS:P"]),
+            (Failure::port_exists("p"), C::PortExists, &["p", "taken"]),
+            (Failure::port_busy("vale0:x"), C::PortBusy, &["vale0:x", "in use"]),
+            (Failure::not_polled("vale0:x"), C::NotPolled, &["vale0:x", "NIC"]),
             (Failure::no_vnet_header("eth0"), C::NoVnetHeader, &["eth0", "VALE"]),
             (Failure::vnet_header("vale0:1", 12), C::VnetHeader, &["12 bytes", "NR_ACCEPT_VNET_HDR"]),
         ];

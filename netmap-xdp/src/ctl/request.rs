@@ -378,7 +378,7 @@ pub struct HdrSet {
 
 impl HdrSet {
     /// `EINVAL` for another length, before the port is looked up.
-    pub(super) fn new(name: PortName, len: u32) -> Result<HdrSet, Failure> {
+    pub fn new(name: PortName, len: u32) -> Result<HdrSet, Failure> {
         match len {
             0 | 10 | 12 => Ok(HdrSet { name, len }),
             _ => {

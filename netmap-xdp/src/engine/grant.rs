@@ -74,6 +74,16 @@ pub enum CarrierGrant {
     },
     /// Nothing.
     Null,
+    /// The transmit side of a VALE port.
+    ValeTx {
+        /// Its place in a switch, if it has one.
+        seat: Option<SeatGrant>,
+    },
+    /// The receive side of a VALE port.
+    ValeRx {
+        /// Eventfd that wakes who sleeps on this ring.
+        wake: Arc<Fd>,
+    },
     /// The ring at the other end of a pipe, in the same region and the same private memory.
     Pipe {
         /// That ring.
@@ -113,4 +123,32 @@ pub struct TapGrant {
     pub kind: TapKind,
     /// Eventfd that wakes its reader.
     pub wake: Arc<Fd>,
+}
+
+/// Place of a VALE port in its switch.
+#[derive(Clone, Debug)]
+pub struct SeatGrant {
+    /// The switch's state.
+    pub memory: Arc<Fd>,
+    /// Names the switch when its ports are asked for.
+    pub switch: u64,
+    /// Index of the port.
+    pub port: u8,
+    /// What the port's entry says while it sits there.
+    pub tenant: u32,
+}
+
+/// What a sender needs to fill the receive rings of a VALE port.
+#[derive(Debug)]
+pub struct ValePeer {
+    /// The port's region.
+    pub region: Arc<Fd>,
+    /// Its size, bytes.
+    pub region_size: u64,
+    /// Private state of the port's rings.
+    pub private: Fd,
+    /// Size of that, bytes.
+    pub private_size: u64,
+    /// The receive rings, with the eventfd that wakes their sleepers; none where nobody has bound the ring.
+    pub rings: Vec<Option<(RingPlace, KringPlace, Arc<Fd>)>>,
 }

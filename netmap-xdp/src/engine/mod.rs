@@ -20,8 +20,10 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod vale;
+mod vale_requests;
 
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant, TapsGrant};
+pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -40,6 +42,7 @@ use pipe::Pipe;
 use region::Region;
 use registry::{PipeKey, PortKey, Ports};
 use std::collections::{HashMap, HashSet};
+use vale::ValeId;
 
 /// The region of all NIC, host, pipe and null ports.
 const MAIN_REGION: u16 = 1;
@@ -76,6 +79,9 @@ enum Target {
     /// A monitor of this port.
     Monitor(PortKey),
     Null,
+    Vale(ValeId),
+    /// A port of a switch that is to be made.
+    NewVale,
 }
 
 /// The registry.
@@ -116,21 +122,23 @@ impl Engine {
                     host_tx_rings: counts.host_tx,
                     host_rx_rings: counts.host_rx,
                 };
-                let mem_id = self.home(&target, &register);
-                let memsize = self.layout(mem_id).size;
-                Ok(Reply::PortInfo(PortInfoReply { memsize, mem_id, geometry: Some(geometry) }))
+                let (mem_id, layout) = self.home_layout(&target, &register);
+                Ok(Reply::PortInfo(PortInfoReply { memsize: layout.size, mem_id, geometry: Some(geometry) }))
             }
             Request::PoolsInfo(info) => {
                 let register = Register { mem_id: info.mem_id, ..Register::new(info.name) };
                 let target = self.target(&register)?;
-                let mem_id = self.home(&target, &register);
-                Ok(Reply::PoolsInfo(PoolsInfoReply(pools(mem_id, &self.layout(mem_id)))))
+                let (mem_id, layout) = self.home_layout(&target, &register);
+                Ok(Reply::PoolsInfo(PoolsInfoReply(pools(mem_id, &layout))))
             }
-            Request::HdrGet(name) => {
-                self.target(&Register::new(*name))?;
-                Ok(Reply::HdrLen(0))
-            }
-            Request::HdrSet(set) => Err(Failure::no_vnet_header(set.name)),
+            Request::HdrGet(name) => self.header(*name).map(Reply::HdrLen),
+            Request::HdrSet(set) => self.ports.vales.set_header(set.name, set.len).map(|()| Reply::Done),
+            Request::ValeAttach(attach) => self.attach(&attach.register).map(Reply::ValeAttach),
+            Request::ValeDetach(name) => self.detach(*name).map(Reply::ValeDetach),
+            Request::ValeList(list) => self.list(list).map(Reply::ValeList),
+            Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
+            Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
+            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
@@ -140,17 +148,23 @@ impl Engine {
     fn target(&self, register: &Register) -> Result<Target, Failure> {
         self.check_mem_id(register.mem_id)?;
         match register.kind()? {
-            PortKind::Nic => interface(register.name).map(Target::Nic),
+            PortKind::Nic => match self.ports.vales.find(register.name) {
+                Some(id) => self.vale_target(id, register),
+                None => interface(register.name).map(Target::Nic),
+            },
             PortKind::Null if register.mem_id == 0 => Err(Failure::null_without_region(register.name)),
             PortKind::Null => Ok(Target::Null),
             PortKind::Pipe { parent, id, .. } => {
-                if parent.as_bytes().starts_with(b"vale") {
-                    return Err(Failure::not_supported_yet(register.name, "a pipe on a VALE port"));
+                if parent.as_bytes().starts_with(b"vale") && self.ports.vales.find(parent).is_none() {
+                    self.new_vale(parent)?;
                 }
                 Ok(Target::Pipe(PipeKey { namespace: namespace_id(), parent, id }))
             }
             PortKind::Monitor => self.monitored(register).map(Target::Monitor),
-            PortKind::Vale => Err(Failure::not_supported_yet(register.name, "a VALE port")),
+            PortKind::Vale => match self.ports.vales.find(register.name) {
+                Some(id) => self.vale_target(id, register),
+                None => self.new_vale(register.name),
+            },
         }
     }
 
@@ -172,7 +186,7 @@ impl Engine {
     }
 
     fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
-        let known = id <= MAIN_REGION || self.regions.contains_key(&id);
+        let known = id <= MAIN_REGION || self.regions.contains_key(&id) || self.vale_of(id).is_some();
         if known { Ok(()) } else { Err(Failure::unknown_mem_id(id)) }
     }
 
@@ -207,12 +221,21 @@ impl Engine {
                 let counts = RingCounts { tx: register.tx_rings, rx: register.rx_rings, host_tx: 0, host_rx: 0 };
                 (counts, asked.map(|n| bound(n, *SLOTS.end())))
             }
+            Target::Vale(id) => match self.ports.vales.get(*id) {
+                Some(port) => (port.rings().counts(), port.rings().slots()),
+                None => vale::shape(register),
+            },
+            Target::NewVale => vale::shape(register),
         }
     }
 
     /// Sizes of a region: as it is, or as it would be made.
     fn layout(&self, mem_id: u16) -> Layout {
-        let planned = || Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), region::OBJECTS);
+        let buffers = || match self.vale_of(mem_id) {
+            Some(port) if mem_id != MAIN_REGION => port.planned(),
+            _ => settings().buffers.unwrap_or(DEFAULT_BUFFERS),
+        };
+        let planned = || Layout::plan(buffers(), region::OBJECTS);
         self.regions.get(&mem_id).map_or_else(planned, |r| *r.layout())
     }
 
@@ -221,14 +244,25 @@ impl Engine {
         let key = match target {
             Target::Nic(dev) => PortKey::Nic(registry::nic_key(dev)),
             Target::Pipe(key) => PortKey::Pipe(*key, PipeRole::Master),
-            Target::Null | Target::Monitor(_) => return None,
+            Target::Vale(id) => PortKey::Vale(*id),
+            Target::Null | Target::Monitor(_) | Target::NewVale => return None,
         };
         self.ports.view(&key).map(|_| key)
     }
 
     /// The region that a port lives in, or would live in.
     fn home(&self, target: &Target, register: &Register) -> u16 {
-        self.existing(target).map_or(register.mem_id.max(MAIN_REGION), |key| self.ports.mem_id(&key))
+        if let Some(key) = self.existing(target) {
+            return self.ports.mem_id(&key);
+        }
+        match target {
+            Target::NewVale => self.mem_id_for(register.mem_id),
+            Target::Pipe(key) => match self.ports.vales.find(key.parent) {
+                Some(parent) => self.ports.mem_id(&PortKey::Vale(parent)),
+                None => register.mem_id.max(MAIN_REGION),
+            },
+            _ => register.mem_id.max(MAIN_REGION),
+        }
     }
 
     /// Whether a port that lives in one region is asked for in another.
@@ -259,8 +293,14 @@ impl Engine {
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
         let (target, selection, slots) = self.resolve(register)?;
         let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
-        let port = self.find_or_make(target, register, slots)?;
-        if new && home != MAIN_REGION {
+        let port = match self.find_or_make(target, register, slots) {
+            Ok(port) => port,
+            Err(e) => {
+                self.drop_idle();
+                return Err(e);
+            }
+        };
+        if new && home != MAIN_REGION && !matches!(port, PortKey::Vale(_)) {
             let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
             self.ports.abroad.insert(key, home);
         }
@@ -297,8 +337,11 @@ impl Engine {
                 let PortKind::Pipe { parent, id, role } = register.kind()? else {
                     return Err(Condition::BadPipeName.plain());
                 };
-                if let std::collections::hash_map::Entry::Vacant(vacant) = self.ports.pipes.entry(key) {
-                    vacant.insert(Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?);
+                let new = !self.ports.pipes.contains_key(&key);
+                if new {
+                    let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
+                    self.ports.pipes.insert(key, pipe);
+                    self.hang_on_vale(key, register)?;
                 }
                 Ok(PortKey::Pipe(key, role))
             }
@@ -314,8 +357,13 @@ impl Engine {
             Target::Null => {
                 let id = self.next_grant;
                 self.ports.nulls.insert(id, NullPort::new(&register.name.to_string(), counts, slots)?);
+                if register.mem_id > MAIN_REGION {
+                    self.ports.abroad.insert(PortKey::Null(id), register.mem_id);
+                }
                 Ok(PortKey::Null(id))
             }
+            Target::Vale(id) => Ok(PortKey::Vale(id)),
+            Target::NewVale => self.open_vale(register).map(PortKey::Vale),
         }
     }
 
@@ -331,7 +379,13 @@ impl Engine {
         let mem_id = self.ports.mem_id(&held.port);
         let mut region = match self.regions.remove(&mem_id) {
             Some(region) => region,
-            None => Region::new(mem_id, self.buffers_for(&held.port, register))?,
+            None => {
+                let buffers = match self.vale_of(mem_id) {
+                    Some(port) if mem_id != MAIN_REGION => port.planned(),
+                    _ => self.buffers_for(&held.port, register),
+                };
+                Region::new(mem_id, buffers)?
+            }
         };
         let bound = self.bind_in(&mut region, held, register);
         self.regions.insert(mem_id, region);
@@ -403,7 +457,8 @@ impl Engine {
         self.ports.relink(self.regions.get(&MAIN_REGION));
         // What lies in a region of its own goes with it.
         let own = self.ports.own_region(&held.port).is_some();
-        if let Some(region) = self.regions.get_mut(&self.ports.mem_id(&held.port)).filter(|_| !own) {
+        let mem_id = self.ports.mem_id(&held.port);
+        if let Some(region) = self.regions.get_mut(&mem_id).filter(|_| !own) {
             let (rings, buffers) = self.ports.stop(&held.port, region);
             let kept = self.ports.buffers(region);
             region.give_back(buffers, &kept);
@@ -446,9 +501,9 @@ impl Engine {
         waits
     }
 
-    /// Buffers of region 1; while no port is open there is no region.
-    pub fn buffers(&self) -> Option<BufferCounts> {
-        let region = self.regions.get(&MAIN_REGION)?;
+    /// Buffers of a region; there is none while nobody has a port of it open.
+    pub fn buffers(&self, mem_id: u16) -> Option<BufferCounts> {
+        let region = self.regions.get(&mem_id)?;
         let held = self.ports.buffers(region).len() as u32;
         Some(BufferCounts { free: region.available(), held, usable: region.usable() })
     }

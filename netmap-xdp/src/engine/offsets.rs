@@ -48,8 +48,9 @@ impl Engine {
             PortKey::Nic(_) if held.selection.tx.end > counts.tx || held.selection.rx.end > counts.rx => {
                 return Err(Condition::NoOffsets.says(format!("{}: host rings have no offsets", view.name)));
             }
-            PortKey::Monitor(_) => {
-                return Err(Condition::NoOffsets.says(format!("{}: a monitor has no offsets", view.name)));
+            PortKey::Monitor(_) | PortKey::Vale(_) => {
+                let message = format!("{}: monitors and switch ports have no offsets", view.name);
+                return Err(Condition::NoOffsets.says(message));
             }
             PortKey::Nic(_) | PortKey::Null(_) => None,
             PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),

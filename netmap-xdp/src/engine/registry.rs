@@ -7,6 +7,7 @@ use super::null::NullPort;
 use super::pipe::Pipe;
 use super::region::Region;
 use super::rings::RingTable;
+use super::vale::{Switchboard, ValeId};
 use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
@@ -48,6 +49,8 @@ pub enum PortKey {
     Monitor(u64),
     /// A null port.
     Null(u64),
+    /// A port of a switch.
+    Vale(ValeId),
 }
 
 /// What all ports have.
@@ -75,6 +78,10 @@ pub struct Ports {
     pub links: Links,
     /// Regions of ports that do not live in region 1; of a pipe, under its master.
     pub abroad: HashMap<PortKey, u16>,
+    /// Switches and their ports.
+    pub vales: Switchboard,
+    /// Switch ports that pipes hang on, and which keep them there.
+    pub parents: HashMap<PipeKey, ValeId>,
 }
 
 fn gone() -> Failure {
@@ -101,16 +108,24 @@ impl Ports {
                 let port = self.nulls.get(k)?;
                 View { name: port.name.clone(), rings: port.rings(), mode: None }
             }
+            PortKey::Vale(k) => {
+                let port = self.vales.get(*k)?;
+                View { name: port.name().to_string(), rings: port.rings(), mode: None }
+            }
         })
     }
 
     /// The region that a port lives in.
     pub fn mem_id(&self, key: &PortKey) -> u16 {
+        let vale = match key {
+            PortKey::Vale(k) => self.vales.get(*k).map(|p| p.mem_id()),
+            _ => None,
+        };
         let key = match key {
             PortKey::Pipe(k, _) => PortKey::Pipe(*k, PipeRole::Master),
             key => *key,
         };
-        self.abroad.get(&key).copied().unwrap_or(super::MAIN_REGION)
+        vale.or_else(|| self.abroad.get(&key).copied()).unwrap_or(super::MAIN_REGION)
     }
 
     fn rings_mut(&mut self, key: &PortKey) -> Option<&mut RingTable> {
@@ -119,6 +134,7 @@ impl Ports {
             PortKey::Pipe(k, role) => Some(self.pipes.get_mut(k)?.rings_mut(*role)),
             PortKey::Monitor(k) => Some(self.monitors.get_mut(k)?.rings_mut()),
             PortKey::Null(k) => Some(self.nulls.get_mut(k)?.rings_mut()),
+            PortKey::Vale(k) => Some(self.vales.get_mut(*k)?.rings_mut()),
         }
     }
 
@@ -153,6 +169,7 @@ impl Ports {
             PortKey::Pipe(k, role) => self.pipes.get_mut(k).ok_or_else(gone)?.start(*role, selection, region),
             PortKey::Monitor(k) => self.monitors.get_mut(k).ok_or_else(gone)?.start(selection, region),
             PortKey::Null(k) => self.nulls.get_mut(k).ok_or_else(gone)?.start(selection, region),
+            PortKey::Vale(k) => self.vales.start(*k, selection, region),
         }
     }
 
@@ -163,6 +180,7 @@ impl Ports {
             PortKey::Pipe(k, role) => self.pipes.get(k).map(|p| p.grants(*role, selection)),
             PortKey::Monitor(k) => self.monitors.get(k).map(|p| p.grants(selection)),
             PortKey::Null(k) => self.nulls.get(k).map(|p| p.grants(selection)),
+            PortKey::Vale(k) => Some(self.vales.grants(*k, selection)),
         };
         granted.unwrap_or_default()
     }
@@ -188,6 +206,7 @@ impl Ports {
                 let buffers = port.buffers(region);
                 (port.stop(region), buffers)
             }),
+            PortKey::Vale(k) => Some(self.vales.stop(*k, region)),
         }
         .unwrap_or_default()
     }
@@ -208,7 +227,8 @@ impl Ports {
         let nulls = self.nulls.iter().filter(|(k, _)| here(PortKey::Null(**k))).flat_map(|(_, p)| p.buffers(region));
         let monitors = self.monitors.values().filter(|p| p.shares_region() && region.id == super::MAIN_REGION);
         let monitors = monitors.flat_map(|p| p.buffers(region));
-        nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).collect()
+        let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
+        nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).chain(vales).collect()
     }
 
     /// Drops ports that nobody uses.
@@ -222,16 +242,19 @@ impl Ports {
             PortKey::Nic(k) => nics.contains_key(k),
             PortKey::Pipe(k, _) => pipes.contains_key(k),
             PortKey::Null(k) => nulls.contains_key(k),
-            PortKey::Monitor(_) => false,
+            PortKey::Monitor(_) | PortKey::Vale(_) => false,
         });
+        self.parents.retain(|k, _| pipes.contains_key(k));
+        self.vales.drop_idle(|id| self.parents.values().any(|&p| p == id));
     }
 
-    /// Whether there is a port in this region.
+    /// Whether somebody uses a port of this region.
     pub fn live_in(&self, region: u16) -> bool {
         let here = |key: PortKey| self.mem_id(&key) == region;
         self.nics.keys().any(|k| here(PortKey::Nic(*k)))
             || self.pipes.keys().any(|k| here(PortKey::Pipe(*k, PipeRole::Master)))
             || self.nulls.keys().any(|k| here(PortKey::Null(*k)))
             || (region == super::MAIN_REGION && self.monitors.values().any(MonitorPort::shares_region))
+            || self.vales.iter().any(|(_, p)| p.mem_id() == region && !p.rings().idle())
     }
 }

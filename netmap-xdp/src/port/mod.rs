@@ -9,6 +9,7 @@ pub mod monitor;
 pub mod nic;
 pub mod null;
 pub mod pipe;
+pub mod vale;
 
 use crate::ring::{Cursors, Dir, Kring};
 use crate::sync::{Ordering::*, fence};

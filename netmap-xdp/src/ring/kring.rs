@@ -46,13 +46,15 @@ pub enum Drop {
     Refused = 5,
     /// Transparent forwarding found the transmit rings full.
     NoRoom = 6,
-    /// The ring was full, or too busy.
+    /// The receiver's ring was full, or too busy.
     Full = 7,
+    /// VALE: the packet asks for an offload (checksum, segmentation) and its receiver knows no virtio-net headers.
+    Offload = 8,
 }
 
 impl Drop {
     /// Every reason, with the name that tools print.
-    pub const ALL: [(Drop, &'static str); 8] = [
+    pub const ALL: [(Drop, &'static str); 9] = [
         (Drop::BadBuffer, "bad-buffer"),
         (Drop::TooShort, "too-short"),
         (Drop::TooLong, "too-long"),
@@ -61,6 +63,7 @@ impl Drop {
         (Drop::Refused, "host-refused"),
         (Drop::NoRoom, "no-room"),
         (Drop::Full, "ring-full"),
+        (Drop::Offload, "offload"),
     ];
 }
 
@@ -159,6 +162,8 @@ impl Kring {
         s.stopped.store(0, Relaxed);
         s.pending.store(0, Relaxed);
         s.peer_tail.store(tail, Relaxed);
+        s.producer.store(0, Relaxed);
+        s.lease.store(0, Relaxed);
         s.sleeping.store(0, Relaxed);
         for cell in [&s.taps, &s.shown, &s.tap_lock] {
             cell.store(0, Relaxed);
@@ -403,7 +408,13 @@ impl Kring {
     /// Counts a drop.
     #[cold]
     pub fn dropped(&self, why: Drop) {
-        bump(&self.state.drops[why as usize], 1);
+        self.dropped_many(why, 1);
+    }
+
+    /// Counts several drops. `NoRoom` is counted by senders, under the producer's lock; all else under the ring's.
+    #[cold]
+    pub fn dropped_many(&self, why: Drop, n: u64) {
+        bump(&self.state.drops[why as usize], n);
     }
 
     /// Drops by reason.

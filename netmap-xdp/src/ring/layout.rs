@@ -80,7 +80,7 @@ shared_struct! {
 }
 
 /// How many reasons for drops a ring counts.
-pub(super) const REASONS: usize = 8;
+pub(super) const REASONS: usize = 9;
 
 shared_struct! {
     /// Private state of one ring, in the port's own memfd: what the module keeps in `struct netmap_kring`.
@@ -114,7 +114,11 @@ shared_struct! {
         pub peer_tail: AtomicU32,
         /// Monitors: 0, or the client that writes to this ring.
         pub tap_lock: AtomicU32,
-        _pad3: [AtomicU32; 14],
+        /// VALE receive rings: 0, or the client that reserves or publishes slots now.
+        pub producer: AtomicU32,
+        /// VALE receive rings: the next slot to be reserved by a sender.
+        pub lease: AtomicU32,
+        _pad3: [AtomicU32; 12],
         /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
         pub sleeping: AtomicU32,
         _pad4: [AtomicU32; 15],
@@ -132,7 +136,7 @@ shared_struct! {
         pub offset_mask: AtomicU64,
         /// Largest offset.
         pub offset_max: AtomicU64,
-        _pad2: [AtomicU64; 2],
+        _pad2: [AtomicU64; 1],
     }
 }
 

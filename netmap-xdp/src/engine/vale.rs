@@ -1,0 +1,549 @@
+//! VALE switches and their ports: who sits where. The forwarding is `port/vale`; here ports come and go.
+//!
+//! ```text
+//! ephemeral    made by the first registration of valeS:P, gone with the last
+//! persistent   made by NEWIF under a plain name; attached to a switch it is valeS:NAME too; stays until DELIF
+//! ```
+//! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
+//! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
+
+use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
+use super::region::Region;
+use super::rings::{Private, RingTable};
+use crate::abi::NETMAP_REQ_IFNAMSIZ;
+use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
+use crate::port::vale::lease;
+use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
+use crate::ring::{Dir, Kring};
+use crate::shm::Memory;
+use crate::sync::Ordering::*;
+use crate::sys::{Error, Fd, Level, eventfd, log, monotonic, namespace_id, sealed_memfd};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Switches at a time; the original has 8 unless told otherwise.
+const MAX_SWITCHES: usize = 256;
+/// Slots of a ring when nobody asks: `NM_BRIDGE_RINGSIZE`.
+const SLOTS: u32 = 1024;
+/// Extra buffers at most: `128 * NM_BDG_MAXSLOTS`.
+const MAX_EXTRA: u32 = 128 * MAX_SLOTS;
+/// Pipes that a private region has room for, on each port: two, as in the original.
+const PIPES: u32 = 2;
+/// Longest name of a port within its switch, and of a switch: `IFNAMSIZ` less its zero.
+const LONGEST: usize = 15;
+/// Who the engine is in a ring's lock.
+const ENGINE: u32 = (1 << 31) - 1;
+/// How long a port that goes waits for senders that are filling its rings.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Names a VALE port while it exists.
+pub type ValeId = u64;
+
+/// A network namespace, in which names have their meaning.
+type Namespace = (u64, u64);
+
+/// A switch.
+struct SwitchBox {
+    namespace: Namespace,
+    /// With its prefix: `vale0`.
+    name: Vec<u8>,
+    id: u64,
+    memory: Arc<Fd>,
+    switch: Switch,
+    ports: Vec<Option<ValeId>>,
+}
+
+/// Where a port sits.
+#[derive(Clone, Copy)]
+struct Place {
+    switch: usize,
+    port: u8,
+    tenant: u32,
+}
+
+/// A port.
+pub struct ValePort {
+    namespace: Namespace,
+    /// `valeS:P`, or the plain name of a persistent port that was never attached.
+    name: PortName,
+    /// The plain name, if it is persistent.
+    persistent: Option<PortName>,
+    place: Option<Place>,
+    counts: RingCounts,
+    slots: [u32; 2],
+    header: u32,
+    mem_id: u16,
+    /// How large its private region is to be.
+    buffers: u32,
+    rings: RingTable,
+    wakes: Vec<Arc<Fd>>,
+    shared: Option<(Arc<Fd>, u64)>,
+    made: usize,
+}
+
+/// All switches and VALE ports.
+#[derive(Default)]
+pub struct Switchboard {
+    switches: Vec<Option<SwitchBox>>,
+    ports: HashMap<ValeId, ValePort>,
+    next: u64,
+}
+
+/// A name split at its colon.
+struct Split {
+    switch: Vec<u8>,
+    port: PortName,
+}
+
+/// `valeS:P` in its parts, or none if the original would not take it (`nm_bdg_name_validate`).
+fn split(name: PortName) -> Option<Split> {
+    let bytes = name.as_bytes();
+    let colon = bytes.iter().position(|&b| b == b':').filter(|&at| at <= LONGEST)?;
+    let good = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let (switch, port) = (&bytes[..colon], &bytes[colon + 1..]);
+    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > LONGEST {
+        return None;
+    }
+    Some(Split { switch: switch.to_vec(), port: PortName::from_field(port) })
+}
+
+/// The plain name of the port in `valeS:P`.
+pub fn local_name(name: PortName) -> Result<PortName, Failure> {
+    split(name).map(|s| s.port).ok_or_else(|| Failure::bad_switch_name(name))
+}
+
+/// Rings and slots of a new port: the original's bounds.
+pub fn shape(register: &Register) -> (RingCounts, [u32; 2]) {
+    let rings = |n: u16| n.clamp(1, MAX_RINGS);
+    let slots = |n: u32| if n == 0 { SLOTS } else { n.min(MAX_SLOTS) };
+    let counts = RingCounts { tx: rings(register.tx_rings), rx: rings(register.rx_rings), host_tx: 0, host_rx: 0 };
+    (counts, [slots(register.tx_slots), slots(register.rx_slots)])
+}
+
+/// Buffers of the private region of such a port: its rings, room for pipes, extra buffers (`netmap_mem_private_new`).
+pub fn buffers(counts: RingCounts, slots: [u32; 2], extra: u32) -> u32 {
+    let rings = |n: u16, slots: u32| (u32::from(n) + 1 + 4 * PIPES) * slots;
+    rings(counts.tx, slots[0]) + rings(counts.rx, slots[1]) + 2 + extra.min(MAX_EXTRA)
+}
+
+fn private(counts: RingCounts, slots: [u32; 2]) -> Result<RingTable, Failure> {
+    Ok(RingTable::new(counts, slots, Private::new(RingTable::size(counts, slots))?, 0))
+}
+
+impl ValePort {
+    /// Its name.
+    pub fn name(&self) -> PortName {
+        self.name
+    }
+
+    /// The region that it lives in.
+    pub fn mem_id(&self) -> u16 {
+        self.mem_id
+    }
+
+    /// How large its region is to be, if it is the port's own.
+    pub fn planned(&self) -> u32 {
+        self.buffers
+    }
+
+    /// Bytes of the virtio-net header.
+    pub fn header(&self) -> u32 {
+        self.header
+    }
+
+    /// The rings.
+    pub fn rings(&self) -> &RingTable {
+        &self.rings
+    }
+
+    /// The rings, to count users.
+    pub fn rings_mut(&mut self) -> &mut RingTable {
+        &mut self.rings
+    }
+
+    /// Whether it goes when nobody uses it.
+    pub fn is_ephemeral(&self) -> bool {
+        self.persistent.is_none()
+    }
+
+    /// Every buffer that the port holds: all stay in their slots.
+    pub fn buffers(&self, region: &Region) -> Vec<u32> {
+        let in_slots = |k: &Kring| -> Vec<u32> {
+            (0..k.num_slots()).map(|i| k.slot(i).buf_idx.load(Relaxed)).filter(|&i| k.is_buffer(i)).collect()
+        };
+        self.rings.krings(region).iter().flat_map(in_slots).collect()
+    }
+
+    /// A bit for each receive ring that somebody uses.
+    fn bound(&self) -> u16 {
+        (0..self.counts.rx).filter(|&i| self.rings.users(Dir::Rx, i) > 0).fold(0, |all, i| all | 1 << i)
+    }
+}
+
+impl Switchboard {
+    /// The port of this name in the caller's namespace, by either of its names.
+    pub fn find(&self, name: PortName) -> Option<ValeId> {
+        let namespace = namespace_id();
+        let mine = |p: &ValePort| p.namespace == namespace;
+        let called = |p: &ValePort| (p.name == name && p.place.is_some()) || p.persistent == Some(name);
+        self.ports.iter().find(|(_, p)| mine(p) && called(p)).map(|(&id, _)| id)
+    }
+
+    /// The port of this name that sits in a switch. `ENXIO`: there is none; `EINVAL`: no name of a switch's port.
+    pub fn seated(&self, name: PortName) -> Result<ValeId, Failure> {
+        if !name.as_bytes().starts_with(b"vale") {
+            return Err(Failure::not_a_vale_port(name));
+        }
+        self.find(name).ok_or_else(|| Failure::no_such_vale_port(name))
+    }
+
+    /// A port.
+    pub fn get(&self, id: ValeId) -> Option<&ValePort> {
+        self.ports.get(&id)
+    }
+
+    /// A port, to change.
+    pub fn get_mut(&mut self, id: ValeId) -> Option<&mut ValePort> {
+        self.ports.get_mut(&id)
+    }
+
+    /// All ports.
+    pub fn iter(&self) -> impl Iterator<Item = (ValeId, &ValePort)> {
+        self.ports.iter().map(|(&id, p)| (id, p))
+    }
+
+    /// Makes a port `valeS:P`, and its switch if that is new.
+    pub fn open(&mut self, register: &Register, mem_id: u16) -> Result<ValeId, Failure> {
+        let id = self.make(register, None, mem_id)?;
+        match self.sit(id, register.name) {
+            Ok(_) => Ok(id),
+            Err(e) => {
+                self.ports.remove(&id);
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes a persistent port, not attached to a switch.
+    pub fn create(&mut self, register: &Register, mem_id: u16) -> Result<ValeId, Failure> {
+        let name = register.name;
+        let bytes = name.as_bytes();
+        if bytes.starts_with(b"vale") || bytes.is_empty() || bytes.len() > LONGEST {
+            return Err(Condition::BadName.says(format!(
+                "{name}: a persistent port has a name of its own, of 15 characters at most, that does not begin with vale"
+            )));
+        }
+        if self.find(name).is_some() {
+            return Err(Failure::port_exists(name));
+        }
+        self.make(register, Some(name), mem_id)
+    }
+
+    fn make(&mut self, register: &Register, persistent: Option<PortName>, mem_id: u16) -> Result<ValeId, Failure> {
+        let (counts, slots) = shape(register);
+        let failed = |e| Failure::system(&Error::new("eventfd", register.name.to_string(), e));
+        let wakes = (0..counts.rx).map(|_| eventfd().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let port = ValePort {
+            namespace: namespace_id(),
+            name: register.name,
+            persistent,
+            place: None,
+            counts,
+            slots,
+            header: 0,
+            mem_id,
+            buffers: buffers(counts, slots, register.extra_bufs),
+            rings: private(counts, slots)?,
+            wakes,
+            shared: None,
+            made: 0,
+        };
+        self.next += 1;
+        self.ports.insert(self.next, port);
+        Ok(self.next)
+    }
+
+    /// Seats a port under the name `valeS:P`; returns its index.
+    fn sit(&mut self, id: ValeId, name: PortName) -> Result<u8, Failure> {
+        let parts = split(name).ok_or_else(|| Failure::bad_switch_name(name))?;
+        let at = self.switch(&parts.switch)?;
+        let tenant = (self.next % u64::from(u32::MAX)) as u32 + 1;
+        self.next += 1;
+        let port = self.ports.get_mut(&id).ok_or_else(|| Failure::no_such_vale_port(name))?;
+        let Some(Some(bridge)) = self.switches.get_mut(at) else { return Err(Failure::bad_switch_name(name)) };
+        let free = bridge.ports.iter().position(Option::is_none);
+        let seat = free.ok_or_else(|| Failure::switch_full(name, MAX_PORTS))? as u8;
+        bridge.ports[usize::from(seat)] = Some(id);
+        bridge.switch.enter(seat, tenant, port.header);
+        port.name = name;
+        port.place = Some(Place { switch: at, port: seat, tenant });
+        self.announce(id, true);
+        Ok(seat)
+    }
+
+    /// The index of a switch, made if it is new.
+    fn switch(&mut self, name: &[u8]) -> Result<usize, Failure> {
+        let namespace = namespace_id();
+        let same = |s: &SwitchBox| s.namespace == namespace && s.name == name;
+        if let Some(at) = self.switches.iter().position(|s| s.as_ref().is_some_and(same)) {
+            return Ok(at);
+        }
+        let at = self.switches.iter().position(Option::is_none).unwrap_or(self.switches.len());
+        if at >= MAX_SWITCHES {
+            return Err(Failure::too_many_switches(MAX_SWITCHES));
+        }
+        let shown = String::from_utf8_lossy(name).into_owned();
+        let failed = |call, e| Failure::system(&Error::new(call, format!("switch {shown}"), e));
+        let fd = sealed_memfd(c"netmap-switch", SIZE).map_err(|e| failed("memfd_create", e))?;
+        let memory = Memory::map(&fd, SIZE, 0, false).map_err(|e| failed("mmap", e))?;
+        let switch = Switch::attach(&memory).map_err(|e| Condition::System.says(e.to_string()))?;
+        self.next += 1;
+        let made = SwitchBox {
+            namespace,
+            name: name.to_vec(),
+            id: self.next,
+            memory: Arc::new(fd),
+            switch,
+            ports: vec![None; MAX_PORTS],
+        };
+        if at == self.switches.len() {
+            self.switches.push(None);
+        }
+        self.switches[at] = Some(made);
+        Ok(at)
+    }
+
+    /// Takes a port out of its switch, and the switch away with its last port.
+    fn stand_up(&mut self, id: ValeId) {
+        let Some(place) = self.ports.get_mut(&id).and_then(|p| p.place.take()) else { return };
+        let Some(slot) = self.switches.get_mut(place.switch) else { return };
+        if let Some(bridge) = slot {
+            bridge.switch.leave(place.port);
+            bridge.ports[usize::from(place.port)] = None;
+            if bridge.ports.iter().all(Option::is_none) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Tells senders which receive rings a port has.
+    fn announce(&self, id: ValeId, changed: bool) {
+        let Some(port) = self.ports.get(&id) else { return };
+        let Some((bridge, place)) = self.bridge(port) else { return };
+        bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
+    }
+
+    fn bridge(&self, port: &ValePort) -> Option<(&SwitchBox, Place)> {
+        let place = port.place?;
+        Some((self.switches.get(place.switch)?.as_ref()?, place))
+    }
+
+    /// `NETMAP_REQ_VALE_ATTACH` of a persistent port, by the name that it is to have in the switch.
+    pub fn attach(&mut self, id: ValeId, name: PortName) -> Result<u8, Failure> {
+        let port = self.ports.get(&id).ok_or_else(|| Failure::no_such_vale_port(name))?;
+        if port.place.is_some() || !port.rings.idle() {
+            return Err(Failure::port_busy(name));
+        }
+        self.sit(id, name)
+    }
+
+    /// `NETMAP_REQ_VALE_DETACH`: nothing happens to an ephemeral port. Returns the index that the port had.
+    pub fn detach(&mut self, name: PortName) -> Result<u8, Failure> {
+        let id = self.seated(name)?;
+        let port = self.ports.get(&id).ok_or_else(|| Failure::no_such_vale_port(name))?;
+        let index = port.place.map_or(0, |p| p.port);
+        if !port.is_ephemeral() {
+            self.stand_up(id);
+        }
+        Ok(index)
+    }
+
+    /// `NETMAP_REQ_VALE_DELIF`.
+    pub fn delete(&mut self, name: PortName) -> Result<(), Failure> {
+        let found = self.ports.iter().find(|(_, p)| p.persistent == Some(name) && p.namespace == namespace_id());
+        let (&id, port) = found.ok_or_else(|| Failure::no_such_vale_port(name))?;
+        if port.place.is_some() || !port.rings.idle() {
+            return Err(Failure::port_busy(name));
+        }
+        self.ports.remove(&id);
+        Ok(())
+    }
+
+    /// `NETMAP_REQ_VALE_LIST` with a name: indexes of the switch, and of the port if there is such a one.
+    pub fn indexes(&self, name: PortName) -> Result<(u16, u32), Failure> {
+        if !name.as_bytes().starts_with(b"vale") {
+            return Err(Failure::not_a_vale_port(name));
+        }
+        let none = || Condition::NoSuchSwitch.says(format!("{name}: there is no such switch"));
+        let parts = split(name).ok_or_else(none)?;
+        let namespace = namespace_id();
+        let same = |s: &SwitchBox| s.namespace == namespace && s.name == parts.switch;
+        let at = self.switches.iter().position(|s| s.as_ref().is_some_and(same)).ok_or_else(none)?;
+        let port = self.find(name).and_then(|id| self.ports.get(&id)?.place);
+        Ok((at as u16, port.map_or(MAX_PORTS as u32 + 1, |p| p.port.into())))
+    }
+
+    /// The same without a name: the first port from these indexes on. `ENOENT`: there are no more.
+    pub fn next_from(&self, bridge: u16, port: u32) -> Result<(PortName, u16, u32), Failure> {
+        let namespace = namespace_id();
+        for (at, slot) in self.switches.iter().enumerate().skip(bridge.into()) {
+            let Some(s) = slot.as_ref().filter(|s| s.namespace == namespace) else { continue };
+            let first = if at == usize::from(bridge) { port as usize } else { 0 };
+            for (i, id) in s.ports.iter().enumerate().skip(first) {
+                if let Some(p) = id.and_then(|id| self.ports.get(&id)) {
+                    return Ok((p.name, at as u16, i as u32));
+                }
+            }
+        }
+        Err(Condition::NoSuchSwitch.says("there are no more ports"))
+    }
+
+    /// `NETMAP_REQ_PORT_HDR_SET`.
+    pub fn set_header(&mut self, name: PortName, len: u32) -> Result<(), Failure> {
+        let id = self.seated(name).map_err(|_| Failure::no_vnet_header(name))?;
+        let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
+        port.header = len;
+        let port = &*port;
+        if let Some(place) = port.place
+            && let Some(Some(bridge)) = self.switches.get(place.switch)
+        {
+            bridge.switch.port(place.port).header.store(len, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the selected rings of a port.
+    pub fn start(&mut self, id: ValeId, selection: &Selection, region: &mut Region) -> Result<(), Failure> {
+        let port = self.ports.get_mut(&id).ok_or_else(|| Condition::System.says("the port is gone"))?;
+        for (dir, range) in RingTable::ranges(selection) {
+            for i in range {
+                port.rings.make(dir, i, region, true)?;
+            }
+        }
+        if port.shared.is_none() {
+            port.shared = Some((Arc::new(region.share()?), region.size()));
+        }
+        let made = port.rings.krings(region).len();
+        let changed = std::mem::replace(&mut port.made, made) != made;
+        self.announce(id, changed);
+        Ok(())
+    }
+
+    /// What a client needs of the selected rings.
+    pub fn grants(&self, id: ValeId, selection: &Selection) -> [Vec<RingGrant>; 2] {
+        let Some(port) = self.ports.get(&id) else { return Default::default() };
+        let seat = self.bridge(port).map(|(bridge, place)| SeatGrant {
+            memory: bridge.memory.clone(),
+            switch: bridge.id,
+            port: place.port,
+            tenant: place.tenant,
+        });
+        RingTable::ranges(selection).map(|(dir, range)| {
+            let grant = |i: u16| {
+                let (ring, kring) = port.rings.place(dir, i)?;
+                let carrier = match dir {
+                    Dir::Tx => CarrierGrant::ValeTx { seat: seat.clone() },
+                    Dir::Rx => CarrierGrant::ValeRx { wake: port.wakes.get(usize::from(i))?.clone() },
+                };
+                Some(RingGrant { ring, kring, carrier })
+            };
+            range.filter_map(grant).collect()
+        })
+    }
+
+    /// What a sender needs to fill the receive rings of a port, if its generation is still that.
+    pub fn peer(&self, switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+        let bridge = self.switches.iter().flatten().find(|s| s.id == switch)?;
+        if bridge.switch.port(port).generation.load(Acquire) != generation {
+            return None;
+        }
+        let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
+        let (region, region_size) = port.shared.clone()?;
+        let (private, private_size) = port.rings.private().share().ok()?;
+        let ring = |i: u16| {
+            let (ring, kring) = port.rings.place(Dir::Rx, i)?;
+            Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
+        };
+        let rings = (0..port.counts.rx).map(ring).collect();
+        Some(ValePeer { region, region_size, private, private_size, rings })
+    }
+
+    /// A user of a port has left: with the last one its rings go, which are the region's to free, with their buffers.
+    pub fn stop(&mut self, id: ValeId, region: &Region) -> (Vec<Kring>, Vec<u32>) {
+        self.announce(id, false);
+        let Some(port) = self.ports.get_mut(&id).filter(|p| p.rings.idle()) else { return Default::default() };
+        let fresh = private(port.counts, port.slots);
+        let Some(port) = self.ports.get(&id) else { return Default::default() };
+        if let Some((bridge, place)) = self.bridge(port) {
+            bridge.switch.rings(place.port, port.counts.rx, 0, true);
+        }
+        let Some(port) = self.ports.get_mut(&id) else { return Default::default() };
+        let mut kept = Vec::new();
+        let quiet = settle(&port.rings, region);
+        if !quiet {
+            // Somebody may still write there: what is lost is lost, nobody else's packets are.
+            log(Level::Warn, format_args!("{}: a sender did not let go; the port's buffers are lost", port.name));
+        }
+        let buffers = if quiet { port.buffers(region) } else { Vec::new() };
+        for (dir, n) in [(Dir::Tx, port.counts.tx), (Dir::Rx, port.counts.rx)] {
+            kept.extend((0..n).filter_map(|i| port.rings.retire(dir, i, region)));
+        }
+        port.made = 0;
+        port.shared = None;
+        if let Ok(fresh) = fresh {
+            port.rings = fresh;
+        }
+        if quiet { (kept, buffers) } else { Default::default() }
+    }
+
+    /// Drops ephemeral ports that nobody uses and `pinned` does not name.
+    pub fn drop_idle(&mut self, pinned: impl Fn(ValeId) -> bool) {
+        let idle = |(&id, p): (&ValeId, &ValePort)| (p.is_ephemeral() && p.rings.idle() && !pinned(id)).then_some(id);
+        let gone: Vec<_> = self.ports.iter().filter_map(idle).collect();
+        for id in gone {
+            self.stand_up(id);
+            self.ports.remove(&id);
+        }
+    }
+}
+
+/// Stops senders from filling the receive rings, and waits until those that do are done.
+fn settle(rings: &RingTable, region: &Region) -> bool {
+    let inlets: Vec<_> = rings.krings(region).into_iter().filter(|k| k.dir() == Dir::Rx).collect();
+    let mut quiet = inlets.iter().filter(|k| !lease::halt(k, ENGINE)).count() == 0;
+    let end = monotonic() + DRAIN;
+    for k in &inlets {
+        while quiet && !lease::quiet(k, ENGINE) {
+            quiet = monotonic() < end;
+            std::thread::yield_now();
+        }
+    }
+    quiet
+}
+
+const _: () = assert!(NETMAP_REQ_IFNAMSIZ > 2 * LONGEST);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_original_takes() {
+        let name = |s: &str| PortName::new(s).unwrap();
+        for good in ["vale0:1", "vale:x", "vale_A9:p-1", "vale0:", "vale67890123456:123456789012345"] {
+            assert!(split(name(good)).is_some(), "{good}");
+        }
+        for bad in ["vale0", "vale-0:1", "vale 0:1", "vale678901234567:1", "vale0:1234567890123456", "val:1", "eth0"] {
+            assert!(split(name(bad)).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rings_and_slots_keep_the_bounds_of_the_original() {
+        let asked = Register { tx_rings: 99, rx_slots: 9999, ..Register::new(PortName::new("vale0:1").unwrap()) };
+        let (counts, slots) = shape(&asked);
+        assert_eq!((counts.tx, counts.rx, slots), (16, 1, [1024, 4096]));
+        assert_eq!(buffers(counts, [8, 8], 5), (16 + 9) * 8 + 10 * 8 + 7);
+    }
+}
