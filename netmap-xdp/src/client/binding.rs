@@ -47,7 +47,9 @@ pub struct Bound {
     tx_edges: OnceLock<Option<EdgeSet>>,
     rx_edges: OnceLock<Option<EdgeSet>>,
     memory: Arc<Memory>,
-    region: Fd,
+    region: Arc<Fd>,
+    /// Keeps the XDP program on the NIC while the rings are mapped, should the engine die.
+    _link: Option<Arc<Fd>>,
 }
 
 impl Binding {
@@ -217,6 +219,7 @@ impl Bound {
             rx_edges: OnceLock::new(),
             memory,
             region: grant.region,
+            _link: grant.link,
             name: grant.name,
             mode: grant.mode,
         })

@@ -18,9 +18,9 @@ pub struct Grant {
     /// What the program is told.
     pub reply: RegisterReply,
     /// The region that the program maps.
-    pub region: Fd,
+    pub region: Arc<Fd>,
     /// Private state of the port's rings.
-    pub private: Fd,
+    pub private: Arc<Fd>,
     /// Size of that, bytes.
     pub private_size: u64,
     /// The bound transmit rings, lowest first.
@@ -31,6 +31,8 @@ pub struct Grant {
     pub name: String,
     /// How the NIC is driven, for a port that is one.
     pub mode: Option<Mode>,
+    /// What keeps the XDP program on the NIC, should the engine die.
+    pub link: Option<Arc<Fd>>,
 }
 
 /// One bound ring.

@@ -34,6 +34,7 @@ use pipe::Pipe;
 use region::Region;
 use registry::{PipeKey, PortKey, Ports};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The region of all NIC, host, pipe and null ports.
 const MAIN_REGION: u16 = 1;
@@ -277,8 +278,9 @@ impl Engine {
                 mem_id: region.id,
                 extra_bufs,
             };
-            let name = port.name.clone();
-            Ok(Grant { id, reply, region: shared, private, private_size, tx, rx, name, mode: port.mode })
+            let (name, mode) = (port.name.clone(), port.mode);
+            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
+            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, link })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -334,10 +336,23 @@ impl Engine {
         }
     }
 
-    /// Gives interfaces that were down when they were bound another try; returns whether any still waits.
+    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
+    /// whether any still waits.
     pub fn tend(&mut self) -> bool {
         let Some(region) = &self.region else { return false };
-        self.ports.nics.values_mut().filter_map(|port| port.tend(region).then_some(())).count() > 0
+        let here = namespace_id();
+        let ports = self.ports.nics.iter_mut().filter(|(key, _)| key.is_in(here));
+        ports.fold(false, |waits, (_, port)| port.tend(region) || waits)
+    }
+
+    /// A client died: rings that it held locked are freed, and marked for the next one to repair.
+    pub fn abandon(&mut self, client: u32) {
+        let Some(region) = &self.region else { return };
+        for ring in self.ports.krings(region) {
+            if ring.break_lock(client) {
+                log(Level::Debug, format_args!("client {client} died in a sync; the next sync repairs its ring"));
+            }
+        }
     }
 
     /// Buffers of region 1: those that are free, those that ports hold, and those that there are. While no port is open

@@ -9,15 +9,23 @@ use super::rings::RingTable;
 use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Mode, namespace_id};
+use crate::sys::{Fd, Mode, namespace_id};
 use crate::xsk::Geometry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A netdev in a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NicKey {
     namespace: (u64, u64),
     ifindex: u32,
+}
+
+impl NicKey {
+    /// Whether the netdev is in this network namespace.
+    pub fn is_in(&self, namespace: (u64, u64)) -> bool {
+        self.namespace == namespace
+    }
 }
 
 /// The key of a netdev of the calling thread's namespace.
@@ -136,6 +144,22 @@ impl Ports {
             PortKey::Null(k) => self.nulls.get(k).map(|p| p.grants(selection)),
         };
         granted.unwrap_or_default()
+    }
+
+    /// What keeps a NIC's XDP program in place, for a client.
+    pub fn share_link(&self, key: &PortKey) -> Result<Option<Arc<Fd>>, Failure> {
+        match key {
+            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(None), NicPort::share_link),
+            PortKey::Pipe(..) | PortKey::Null(_) => Ok(None),
+        }
+    }
+
+    /// Every ring that was made, of all ports.
+    pub fn krings(&self, region: &Region) -> Vec<Kring> {
+        let nics = self.nics.values().map(NicPort::rings);
+        let pipes = self.pipes.values().flat_map(|p| [PipeRole::Master, PipeRole::Slave].map(|role| p.rings(role)));
+        let nulls = self.nulls.values().map(NullPort::rings);
+        nics.chain(pipes).chain(nulls).flat_map(|rings| rings.krings(region)).collect()
     }
 
     /// Takes down what nobody uses of a port: its rings and their buffers, which are the region's to free.

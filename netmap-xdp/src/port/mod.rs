@@ -38,6 +38,9 @@ pub trait Carrier: Send + Sync {
         false
     }
 
+    /// Who synced the ring before died in the middle of it: makes the private state true again. The lock is held.
+    fn repair(&self, _ring: &Kring) {}
+
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
     fn probe(&self, _ring: &Kring) {}
 }
@@ -142,6 +145,10 @@ impl PortRing {
             return Synced::Stopped;
         }
         let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        if k.state().repair.load(Relaxed) != 0 {
+            self.carrier.repair(k);
+            k.state().repair.store(0, Relaxed);
+        }
         if k.begin().is_err() {
             k.reinit();
             return Synced::Reinit;

@@ -94,7 +94,9 @@ shared_struct! {
         pub stopped: AtomicU32,
         /// Not 0 while what carries the ring has not started (an interface that is down).
         pub pending: AtomicU32,
-        _pad0: [AtomicU32; 13],
+        /// Not 0 if who synced the ring died over it.
+        pub repair: AtomicU32,
+        _pad0: [AtomicU32; 12],
         /// Next slot to be processed: `nr_hwcur`.
         pub hwcur: AtomicU32,
         /// First slot of the kernel's: `nr_hwtail`.

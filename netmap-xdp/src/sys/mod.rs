@@ -4,20 +4,26 @@
 //!
 //! A failed call is an [`Error`] that carries the call's name and its object. Nothing here knows netmap.
 
+mod epoll;
 mod fd;
 mod log;
 mod mem;
 mod settings;
+mod start;
+mod unix;
 mod usermem;
 mod wait;
 
 pub mod netdev;
 pub mod xdp;
 
+pub use epoll::*;
 pub use fd::*;
 pub use log::*;
 pub use mem::*;
 pub use settings::*;
+pub use start::*;
+pub use unix::*;
 pub use usermem::*;
 pub use wait::*;
 
