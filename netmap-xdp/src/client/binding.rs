@@ -1,6 +1,7 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
-use super::host;
+use super::remote::{self, Known};
+use super::{host, table};
 use crate::abi::NR_NO_TX_POLL;
 use crate::ctl::{self, Failure, Register, RegisterReply, Reply, Request};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant};
@@ -11,12 +12,11 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::Ordering::*;
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Who holds a ring's lock, as written into it. With the engine in the process there is one client.
-const CLIENT: u32 = 1;
 /// Events that ask for room to send, and for packets.
 const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
@@ -29,10 +29,18 @@ const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
 /// One open of `/dev/netmap`.
 pub struct Binding {
-    /// The engine's end; none for a binding that is not a descriptor.
-    end: Option<Fd>,
+    seat: Seat,
     bound: OnceLock<Bound>,
     registering: Mutex<()>,
+}
+
+/// Who plays the kernel's part for it.
+enum Seat {
+    /// This process, which holds the other end of the descriptor; none for a binding that is not a descriptor.
+    Embedded(Option<Fd>),
+    /// netmapd. A copy of the descriptor: as long as it is open, the port stays bound, as a mapping or a running call keeps a
+    /// device file open. Made at registration for a binding that is not a descriptor.
+    Remote(Mutex<Option<Arc<Fd>>>),
 }
 
 /// A registration, mapped.
@@ -53,9 +61,19 @@ pub struct Bound {
 }
 
 impl Binding {
-    /// A fresh one; `end` is the engine's end of its descriptor, if it has one.
+    /// A fresh one; `end` is the engine's end of its descriptor, if it has one and the engine is in this process.
     pub fn new(end: Option<Fd>) -> Binding {
-        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()) }
+        let remote = end.is_none() && remote::chosen();
+        Binding::seated(if remote { Seat::Remote(Mutex::new(None)) } else { Seat::Embedded(end) })
+    }
+
+    /// A fresh one for a descriptor of netmapd's, of which `token` is a copy.
+    pub(super) fn remote(token: Fd) -> Binding {
+        Binding::seated(Seat::Remote(Mutex::new(Some(Arc::new(token)))))
+    }
+
+    fn seated(seat: Seat) -> Binding {
+        Binding { seat, bound: OnceLock::new(), registering: Mutex::new(()) }
     }
 
     /// What it is bound to, if it is.
@@ -64,19 +82,51 @@ impl Binding {
         self.bound.get()
     }
 
+    /// What it is bound to, though another process may have bound it.
+    #[inline]
+    pub(super) fn bound_by_anyone(&self) -> Option<&Bound> {
+        self.bound.get().or_else(|| self.look())
+    }
+
+    #[cold]
+    fn look(&self) -> Option<&Bound> {
+        let Seat::Remote(token) = &self.seat else { return None };
+        let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        match remote::attach(&token) {
+            Ok(Known::Bound(grant, flags)) => self.map(*grant, flags).ok(),
+            Ok(Known::Unbound | Known::Unknown) | Err(_) => None,
+        }
+    }
+
+    /// Whether netmapd knows this descriptor by `inode`.
+    pub(super) fn is_for(&self, inode: (u64, u64)) -> bool {
+        let Seat::Remote(token) = &self.seat else { return false };
+        let token = token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_some_and(|fd| identity(fd.as_raw_fd()) == Ok(inode))
+    }
+
+    fn map(&self, grant: Grant, flags: u64) -> Result<&Bound, Failure> {
+        let bound = Bound::map(grant, flags)?;
+        Ok(self.bound.get_or_init(|| bound))
+    }
+
     /// `NETMAP_REQ_REGISTER`.
     pub fn register(&self, request: &Register) -> Result<&Bound, Failure> {
         let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
-        let grant = host::register(request)?;
-        let id = grant.id;
-        match Bound::map(grant, request) {
-            Ok(bound) => Ok(self.bound.get_or_init(|| bound)),
-            Err(e) => {
-                host::release(id, None);
-                Err(e)
+        match &self.seat {
+            Seat::Embedded(_) => {
+                let grant = host::register(request)?;
+                let id = grant.id;
+                self.map(grant, request.flags).inspect_err(|_| host::release(id, None))
+            }
+            Seat::Remote(token) => {
+                let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
+                let (grant, flags) = self.register_remotely(&mut token, request)?;
+                self.map(*grant, flags).inspect_err(|_| token.iter().for_each(remote::release))
             }
         }
     }
@@ -88,13 +138,34 @@ impl Binding {
         }
     }
 
+    /// A descriptor that netmapd does not know, since it was restarted, is exchanged for one that it does.
+    fn register_remotely(&self, token: &mut Option<Arc<Fd>>, request: &Register) -> Result<(Box<Grant>, u64), Failure> {
+        for _ in 0..3 {
+            let known = match token {
+                Some(token) => token.clone(),
+                None => token.insert(Arc::new(remote::open(true)?)).clone(),
+            };
+            if let Known::Bound(grant, flags) = remote::register(&known, request)? {
+                return Ok((grant, flags));
+            }
+            let fresh = Arc::new(remote::open(true)?);
+            for fd in table::numbers_of(self) {
+                let kept = crate::sys::cloexec(fd);
+                dup_onto(fresh.as_raw_fd(), fd, kept).map_err(|e| remote::failed("dup3", e))?;
+            }
+            *token = Some(fresh);
+        }
+        Err(ctl::Condition::System.says("netmapd forgets descriptors as soon as they are made"))
+    }
+
     /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone.
     #[inline]
     pub fn sync(&self, dir: Dir) -> Result<i32, Errno> {
-        let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
+        let bound = self.bound_by_anyone().ok_or(Errno(libc::ENXIO))?;
+        let client = remote::client_id();
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
-            match ring.sync(CLIENT) {
+            match ring.sync(client) {
                 Synced::Stopped => result = Err(Errno(libc::EIO)),
                 Synced::Done | Synced::Busy | Synced::Reinit => {}
             }
@@ -124,7 +195,8 @@ impl Binding {
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
     pub fn poll_now(&self, events: i16) -> i16 {
-        let Some(bound) = self.bound.get() else { return libc::POLLERR };
+        let Some(bound) = self.bound_by_anyone() else { return libc::POLLERR };
+        let client = remote::client_id();
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut revents = 0;
         if bound.tx_poll || want_tx != 0 {
@@ -132,7 +204,7 @@ impl Binding {
                 if want_tx == 0 && !ring.has_work() && !ring.carrier().stalled() {
                     continue;
                 }
-                match ring.sync(CLIENT) {
+                match ring.sync(client) {
                     Synced::Busy => continue,
                     Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
                     Synced::Done => {}
@@ -145,7 +217,7 @@ impl Binding {
         }
         if want_rx != 0 {
             for ring in &bound.rx {
-                match ring.sync(CLIENT) {
+                match ring.sync(client) {
                     Synced::Busy => continue,
                     Synced::Reinit | Synced::Stopped => revents |= libc::POLLERR,
                     Synced::Done => {}
@@ -163,15 +235,18 @@ impl Drop for Binding {
     fn drop(&mut self) {
         if let Some(bound) = self.bound.take() {
             let id = bound.id;
-            // A mapping of a socket's rings counts as a reference to the socket: unmap first.
+            // A mapping of a socket's rings counts as a reference to the socket: unmap first. For netmapd, the hang-up of
+            // the descriptor comes next and says the rest.
             drop(bound);
-            host::release(id, self.end.take());
+            if let Seat::Embedded(end) = &mut self.seat {
+                host::release(id, end.take());
+            }
         }
     }
 }
 
 /// Prints a failure, unless it repeats the last one: programs try again and again.
-fn tell(failure: &Failure) {
+pub(super) fn tell(failure: &Failure) {
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -181,7 +256,7 @@ fn tell(failure: &Failure) {
 }
 
 impl Bound {
-    fn map(grant: Grant, request: &Register) -> Result<Bound, Failure> {
+    fn map(grant: Grant, flags: u64) -> Result<Bound, Failure> {
         let failed = |what: &str| {
             let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
@@ -212,7 +287,7 @@ impl Bound {
         Ok(Bound {
             id: grant.id,
             reply: grant.reply,
-            tx_poll: request.flags & NR_NO_TX_POLL == 0,
+            tx_poll: flags & NR_NO_TX_POLL == 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
+use super::remote;
 use crate::ctl::{Failure, Register, Reply, Request};
 use crate::engine::{Engine, Grant, GrantId};
 use crate::sync::{AtomicU64, Ordering::*};
@@ -47,6 +48,9 @@ pub(super) fn register(register: &Register) -> Result<Grant, Failure> {
 
 /// Whether a registration would be refused at once; binds nothing.
 pub(super) fn check(register: &Register) -> Result<(), Failure> {
+    if remote::chosen() {
+        return remote::check(register);
+    }
     let mut host = host();
     host.sweep();
     host.engine().check(register)
@@ -54,6 +58,9 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
 
 /// Carries out a request that binds nothing.
 pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
+    if remote::chosen() {
+        return remote::ask(request);
+    }
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
@@ -68,9 +75,12 @@ pub(super) fn release(id: GrantId, end: Option<Fd>) {
     }
 }
 
-/// Lets the engine look after interfaces that are down, now and then.
+/// Lets the engine look after interfaces that are down, now and then. netmapd does so unasked.
 #[cold]
 pub(super) fn tend() {
+    if remote::chosen() {
+        return;
+    }
     let now = monotonic().as_millis() as u64;
     let last = TENDED.load(Relaxed);
     let due = now.saturating_sub(last) >= TEND_EVERY.as_millis() as u64;
@@ -79,7 +89,8 @@ pub(super) fn tend() {
     }
 }
 
-/// Buffers of region 1 that are free, that ports hold, and that there are, while it exists: for tests that count them.
+/// Buffers of region 1 that are free, that ports hold, and that there are, while it exists: for tests that
+/// count them, with the engine in the process.
 pub fn settled() -> Option<(u32, u32, u32)> {
     let mut host = host();
     host.sweep();

@@ -7,7 +7,7 @@
 //! Register(token, namespace)  -> Granted: the grant with its descriptors
 //! Attach(token)               -> Granted, Unbound or Unknown: for a descriptor that came from another process
 //! Release(token)              -> Done: the binding is undone, the descriptor stays
-//! Ask(namespace, request)     -> Answer
+//! Ask(namespace, request)     -> Answer; for a registration: Done, if it would not be refused at once
 //! anything                    -> Failed
 //! ```
 //! A *token* is a netmap descriptor passed along with the request that is about it. Pure data; who sends, and when, is the

@@ -76,6 +76,19 @@ pub fn own_object() -> Option<PathBuf> {
     Some(if path.is_absolute() { path } else { std::env::current_dir().ok()?.join(path) })
 }
 
+/// Name of the program's file, for people.
+pub fn program_name() -> String {
+    let mut buffer = [0u8; 4096];
+    let (at, path) = (libc::AT_FDCWD as usize, c"/proc/self/exe");
+    // SAFETY: a C string, and a buffer of the length told.
+    let n = unsafe {
+        syscall(libc::SYS_readlinkat, [at, path.as_ptr() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0])
+    };
+    let path = &buffer[..n.unwrap_or(0).min(buffer.len())];
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
 /// Whether the program runs with more rights than who started it, so that the environment is not to be trusted.
 pub fn privileged_by_file() -> bool {
     // SAFETY: takes an integer.
