@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Descriptors that one user other than root may have open at once, and all users together.
-pub const TOKENS_OF_USER: usize = 4096;
+const TOKENS_OF_USER: usize = 4096;
 const TOKENS: usize = 65536;
 /// Numbers of clients stay below this; a client that has lost the daemon makes up one above it.
 const CLIENTS: u32 = 1 << 31;
@@ -102,6 +102,7 @@ pub struct Core<R> {
     last_client: u32,
     last_token: u64,
     waiting: bool,
+    tokens_of_user: usize,
     quiet: Quiet,
 }
 
@@ -117,8 +118,14 @@ impl<R: Registry> Core<R> {
             last_client: 0,
             last_token: 0,
             waiting: false,
+            tokens_of_user: TOKENS_OF_USER,
             quiet: Quiet::new(),
         }
+    }
+
+    /// Netmap descriptors that one user other than root may have open at once.
+    pub fn limit_tokens(&mut self, of_user: usize) {
+        self.tokens_of_user = of_user;
     }
 
     /// The engine.
@@ -260,7 +267,7 @@ impl<R: Registry> Core<R> {
 
     fn open(&mut self, opener: Arc<Peer>, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {
         let of_user = self.tokens.values().filter(|t| t.opener.uid == opener.uid).count();
-        if self.tokens.len() >= TOKENS || (opener.uid != 0 && of_user >= TOKENS_OF_USER) {
+        if self.tokens.len() >= TOKENS || (opener.uid != 0 && of_user >= self.tokens_of_user) {
             return Err(Failure {
                 errno: crate::sys::Errno(libc::EMFILE),
                 message: format!("user {} has {of_user} netmap descriptors open; close some", opener.uid),

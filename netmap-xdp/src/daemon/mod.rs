@@ -21,7 +21,7 @@ mod start;
 mod tests;
 
 pub use self::config::Config;
-pub use self::core::{Core, Outcome, Registry, TOKENS_OF_USER};
+pub use self::core::{Core, Outcome, Registry};
 pub use self::policy::{Policy, Rule, Subject, What, Who};
 pub use self::server::{Limits, Server};
 pub use self::start::{Options, run};

@@ -11,11 +11,11 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-/// Keys of connections start here, those of tokens have the top bit; these two are the daemon's own.
+/// Keys of connections start at the last of these; the others are the daemon's own.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
+const TOKENS: u64 = 2;
 const FIRST_CONNECTION: u64 = 16;
-const TOKEN: u64 = 1 << 63;
 /// Connections that are taken in one turn.
 const ACCEPTS: usize = 16;
 /// How long the listener rests when no descriptor is left.
@@ -51,13 +51,17 @@ struct Connection {
 pub struct Server<R> {
     core: Core<R>,
     epoll: Epoll,
+    /// Our ends of all netmap descriptors, in a set of their own: a `close` that came before a request is to be seen before
+    /// it, as if `close` had waited for us.
+    tokens: Epoll,
     listener: Fd,
-    signals: Option<Fd>,
+    /// Watched until the end.
+    _signals: Option<Fd>,
     limits: Limits,
     connections: HashMap<u64, Connection>,
     next: u64,
     resting_until: Option<Duration>,
-    idle_since: Duration,
+    idle_since: Option<Duration>,
 }
 
 /// What became of a connection's turn.
@@ -69,7 +73,8 @@ enum Turn {
 impl<R: Registry> Server<R> {
     /// Serves on `listener`, until `signals` is readable.
     pub fn new(core: Core<R>, listener: Fd, signals: Option<Fd>, limits: Limits) -> Result<Server<R>, Errno> {
-        let epoll = Epoll::new()?;
+        let (epoll, tokens) = (Epoll::new()?, Epoll::new()?);
+        epoll.add(tokens.raw(), libc::EPOLLIN, TOKENS)?;
         epoll.add(listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
         if let Some(fd) = &signals {
             epoll.add(fd.as_raw_fd(), libc::EPOLLIN, SIGNALS)?;
@@ -77,13 +82,14 @@ impl<R: Registry> Server<R> {
         Ok(Server {
             core,
             epoll,
+            tokens,
             listener,
-            signals,
+            _signals: signals,
             limits,
             connections: HashMap::new(),
             next: FIRST_CONNECTION,
             resting_until: None,
-            idle_since: monotonic(),
+            idle_since: Some(monotonic()),
         })
     }
 
@@ -100,8 +106,7 @@ impl<R: Registry> Server<R> {
             match event.key {
                 SIGNALS => return Ok(false),
                 LISTENER => self.accept(),
-                // A hang-up is all that is watched for.
-                key if key & TOKEN != 0 => self.core.hung_up(key & !TOKEN),
+                TOKENS => self.hang_ups()?,
                 key => self.connection(key, event.events),
             }
         }
@@ -115,8 +120,11 @@ impl<R: Registry> Server<R> {
             self.epoll.change(self.listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
         }
         if !self.core.idle() {
-            self.idle_since = now;
-        } else if self.limits.idle_exit.is_some_and(|limit| now.saturating_sub(self.idle_since) >= limit) {
+            self.idle_since = None;
+            return Ok(true);
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if self.limits.idle_exit.is_some_and(|limit| now.saturating_sub(since) >= limit) {
             // Somebody may be at the door.
             self.accept();
             return Ok(!self.core.idle());
@@ -128,7 +136,7 @@ impl<R: Registry> Server<R> {
     fn patience(&self, now: Duration) -> Option<Duration> {
         let unread =
             self.connections.values().filter(|c| !c.out.is_empty()).map(|c| c.stuck + self.limits.unread).min();
-        let idle = self.limits.idle_exit.filter(|_| self.core.idle()).map(|limit| self.idle_since + limit);
+        let idle = self.limits.idle_exit.zip(self.idle_since).map(|(limit, since)| since + limit);
         let until = [unread, idle, self.resting_until].into_iter().flatten().min();
         let until = until.map(|at| at.saturating_sub(now));
         [until, self.core.patience()].into_iter().flatten().min()
@@ -161,6 +169,18 @@ impl<R: Registry> Server<R> {
         }
     }
 
+    /// Lets go of what the descriptors were bound to whose last copy was closed.
+    fn hang_ups(&mut self) -> Result<(), Errno> {
+        loop {
+            let gone = self.tokens.wait(Some(Duration::ZERO))?;
+            if gone.is_empty() {
+                return Ok(());
+            }
+            // A hang-up is all that is watched for.
+            gone.iter().for_each(|event| self.core.hung_up(event.key));
+        }
+    }
+
     fn connection(&mut self, key: u64, events: i32) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         let turn = if !connection.out.is_empty() {
@@ -186,6 +206,9 @@ impl<R: Registry> Server<R> {
         let (number, message) = understand(&buffer[..received.len], received.fds, received.cut);
         let (answer, turn) = match message {
             Ok(message) => {
+                if self.hang_ups().is_err() {
+                    return Turn::Ends;
+                }
                 let outcome = self.core.handle(key, message);
                 if let Some((token, fd)) = outcome.watch
                     && self.watch_token(token, fd).is_err()
@@ -206,7 +229,7 @@ impl<R: Registry> Server<R> {
     }
 
     fn watch_token(&mut self, token: u64, fd: RawFd) -> Result<(), Errno> {
-        let watched = self.epoll.add(fd, 0, TOKEN | token);
+        let watched = self.tokens.add(fd, 0, token);
         if watched.is_err() {
             self.core.hung_up(token);
         }
@@ -239,14 +262,9 @@ impl<R: Registry> Server<R> {
         }
     }
 
-    /// The core, for tests.
-    pub fn core(&self) -> &Core<R> {
-        &self.core
-    }
-
-    /// Where stop signals come from, if they do.
-    pub fn signals(&self) -> Option<&Fd> {
-        self.signals.as_ref()
+    /// The core, once the loop is over.
+    pub fn into_core(self) -> Core<R> {
+        self.core
     }
 }
 

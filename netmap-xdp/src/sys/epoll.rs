@@ -49,6 +49,11 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
+    /// The descriptor, readable while something in the set is ready.
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Waits; `None` has no limit. An interrupted wait finds nothing.
     pub fn wait(&self, limit: Option<Duration>) -> Result<Vec<Ready>, Errno> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
