@@ -8,6 +8,9 @@
  *   daemon_fds passed IF FD     (by itself, after exec) a netmap fd comes over the socket FD, open and not bound: bind it
  *   daemon_fds hold IF [N]      bind (ring N), say so, wait for a signal
  *   daemon_fds exclusive IF     bind exclusively once; the exit code is the errno
+ *   daemon_fds mark IF          bind, write a number into a buffer of slot 0, say so, wait for a signal
+ *   daemon_fds read IF          bind, and print the number there
+ *   daemon_fds late IF          open, say so, bind and use at SIGUSR1
  *   daemon_fds churn IF COUNT   COUNT children that bind and are killed
  *   daemon_fds stay IF SECONDS  send and receive for so long, whatever happens to netmapd; prints packets
  */
@@ -223,14 +226,14 @@ static void lifetimes(const char *self)
     pid = fork();
     if (pid == 0)
         become(self, "passed", sock[1]);
-    CHECK(read(sock[0], &byte, 1) == 1);
+    copy = receive_fd(sock[0]);
     use(fd);
+    use(copy);
     CHECK(bind_fd(fd, NR_REG_ALL_NIC, 0, 0) == EBUSY);
     CHECK(ended(pid) == 0 && probe() == EBUSY);
     nifp = map(fd, memsize, nifp_offset);
     CHECK(nifp->ni_tx_rings >= 1);
     CHECK(munmap((char *)nifp - nifp_offset, memsize) == 0);
-    copy = receive_fd(sock[1]);
     CHECK(close(fd) == 0 && probe() == EBUSY);
     use(copy);
     CHECK(close(copy) == 0 && probe() == 0);
@@ -284,6 +287,44 @@ static void hold(int ring)
     fflush(stdout);
     for (;;)
         pause();
+}
+
+static void mark(int write_it)
+{
+    int fd = open_bound(0);
+    struct netmap_if *nifp = map(fd, memsize, nifp_offset);
+    struct netmap_ring *ring = NETMAP_TXRING(nifp, 0);
+    uint32_t *word = (uint32_t *)NETMAP_BUF(ring, ring->slot[3].buf_idx);
+    if (!write_it) {
+        printf("mark=%u\n", *word);
+        return;
+    }
+    *word = 12345;
+    printf("marked\n");
+    fflush(stdout);
+    for (;;)
+        pause();
+}
+
+static void nothing(int signal)
+{
+    (void)signal;
+}
+
+static void late(void)
+{
+    struct sigaction action = {.sa_handler = nothing};
+    int fd = open("/dev/netmap", O_RDWR), copy = dup(fd);
+    CHECK(fd >= 0 && copy >= 0);
+    sigaction(SIGUSR1, &action, NULL);
+    printf("open\n");
+    fflush(stdout);
+    pause();
+    CHECK(bind_fd(fd, NR_REG_ALL_NIC, 0, 0) == 0);
+    use(fd);
+    CHECK(close(fd) == 0 && probe() == EBUSY);
+    use(copy);
+    CHECK(close(copy) == 0 && probe() == 0);
 }
 
 static void churn(int count)
@@ -352,6 +393,10 @@ int main(int argc, char **argv)
         hold(number);
     else if (strcmp(mode, "exclusive") == 0)
         return probe();
+    else if (strcmp(mode, "mark") == 0 || strcmp(mode, "read") == 0)
+        mark(mode[0] == 'm');
+    else if (strcmp(mode, "late") == 0)
+        late();
     else if (strcmp(mode, "churn") == 0)
         churn(number);
     else if (strcmp(mode, "stay") == 0)
