@@ -57,16 +57,20 @@ impl Daemons {
 
     /// The daemons that run here, whoever started them.
     pub fn pids(&self) -> Vec<u32> {
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|e| e.file_name().to_string_lossy().parse().ok());
-        let here = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
-            words.first().is_some_and(|w| w.ends_with("netmapd"))
-                && words.iter().any(|w| *w == self.socket().to_string_lossy())
-        };
-        pids.filter(here).collect()
+        daemons_at(&self.socket())
     }
+}
+
+/// The daemons that were started for `socket`.
+pub fn daemons_at(socket: &Path) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|e| e.file_name().to_string_lossy().parse().ok());
+    let here = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+        words.first().is_some_and(|w| w.ends_with("netmapd")) && words.iter().any(|w| *w == socket.to_string_lossy())
+    };
+    pids.filter(here).collect()
 }
 
 /// Descriptors that a process has open.

@@ -1,6 +1,6 @@
 //! netmapd starts, once, and ends; whoever cannot have it is told. No rights are needed here, and no NIC.
 
-use netmap_xdp_tests::{Cmd, Daemons, Running, compile_c, tool, wait_until, workspace};
+use netmap_xdp_tests::{Cmd, Daemons, Running, cdylib, compile_c, needs_root, tool, wait_until, workspace};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,4 +129,39 @@ fn what_it_cannot_understand_on_its_command_line_it_names() {
     assert!(!refused.success() && refused.stderr.contains("no-such-group-x"), "{refused}");
     let refused = start.arg("--config").arg("/nonexistent.conf").run();
     assert!(!refused.success() && refused.stderr.contains("/nonexistent.conf"), "{refused}");
+}
+
+#[test]
+fn a_user_without_rights_gets_a_daemon_of_their_own() {
+    // To become one.
+    needs_root!();
+    const UID: &str = "60007";
+    let daemons = Daemons::new();
+    let copy = |from: PathBuf| {
+        let to = daemons.dir().join(from.file_name().expect("a file"));
+        std::fs::copy(from, &to).unwrap();
+        to
+    };
+    let (program, library, daemon) = (copy(opener()), copy(cdylib()), copy(tool("netmapd")));
+    let runtime = daemons.dir().join("run");
+    std::fs::create_dir(&runtime).unwrap();
+    Cmd::new("chown").arg(UID).arg(&runtime).run().expect_success();
+    let as_user = |arg: &str| {
+        let command = Cmd::new("setpriv").args(["--reuid", UID, "--regid", UID, "--clear-groups", "env"]);
+        let command = command.arg(format!("LD_PRELOAD={}", library.display())).arg("NETMAP_XDP_ENGINE=auto");
+        let command = command.arg(format!("XDG_RUNTIME_DIR={}", runtime.display())).arg(&program);
+        if arg.is_empty() { command } else { command.arg(arg) }
+    };
+    let mut first = as_user("").spawn();
+    first.wait_for("open", SOON);
+    as_user("once").run().expect_success();
+    let of_user: Vec<u32> = netmap_xdp_tests::daemons_at(&runtime.join("netmap-xdp/netmapd.sock"));
+    assert_eq!(of_user.len(), 1, "found beside the library: {}", daemon.display());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", of_user[0])).unwrap();
+    assert!(status.lines().any(|l| l.starts_with("Uid:") && l.contains(UID)), "{status}");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(runtime.join("netmap-xdp")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // SAFETY: kill takes integers; this test's program started it.
+    unsafe { libc::kill(of_user[0] as i32, libc::SIGKILL) };
 }
