@@ -282,3 +282,16 @@ fn auto_starts_a_daemon_that_serves_several_programs() {
     assert_eq!(auto(&["exclusive", "veth0"]).run().status.code(), Some(libc::EBUSY));
     assert_eq!(daemons.pids().len(), 1);
 }
+
+#[test]
+fn buffers_are_as_many_as_the_daemon_was_told() {
+    needs_root!();
+    let (pair, daemons) = (Veth::new().build(), Daemons::new());
+    let daemon = daemons.start(&["--buffers", "1000"]);
+    let few = at_a(&pair, &daemons, &["exclusive", "veth0"]).run();
+    assert_eq!(few.status.code(), Some(libc::ENOMEM), "{few}");
+    assert!(few.stderr.contains("NETMAP_XDP_BUFFERS"), "{few}");
+    kill(daemon);
+    let _more = daemons.start(&["--buffers", "5000"]);
+    assert_eq!(exclusive(&pair, &daemons), 0);
+}

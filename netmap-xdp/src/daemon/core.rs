@@ -22,6 +22,9 @@ const TOKENS: usize = 65536;
 /// Numbers of clients stay below this; a client that has lost the daemon makes up one above it.
 const CLIENTS: u32 = 1 << 31;
 
+/// How often interfaces that are down are looked at.
+const TEND_EVERY: Duration = Duration::from_millis(50);
+
 /// What the core needs of an engine.
 pub trait Registry {
     /// Binds.
@@ -102,6 +105,7 @@ pub struct Core<R> {
     last_client: u32,
     last_token: u64,
     waiting: bool,
+    tended: Duration,
     tokens_of_user: usize,
     quiet: Quiet,
 }
@@ -118,6 +122,7 @@ impl<R: Registry> Core<R> {
             last_client: 0,
             last_token: 0,
             waiting: false,
+            tended: Duration::ZERO,
             tokens_of_user: TOKENS_OF_USER,
             quiet: Quiet::new(),
         }
@@ -136,11 +141,6 @@ impl<R: Registry> Core<R> {
     /// Whether nobody uses the daemon.
     pub fn idle(&self) -> bool {
         self.sessions.is_empty() && self.tokens.is_empty()
-    }
-
-    /// Whether an interface is waited for: [`Core::tend`] wants to be called now and then.
-    pub fn waiting(&self) -> bool {
-        self.waiting
     }
 
     /// Sessions and open descriptors.
@@ -183,8 +183,12 @@ impl<R: Registry> Core<R> {
         self.registry.release(id);
     }
 
-    /// Looks after interfaces that are down, in every namespace that somebody bound one in.
-    pub fn tend(&mut self) {
+    /// Looks after interfaces that are down, in every namespace that somebody bound one in, if there are any and it is time.
+    pub fn tend(&mut self, now: Duration) {
+        if !self.waiting || now.saturating_sub(self.tended) < TEND_EVERY {
+            return;
+        }
+        self.tended = now;
         let mut seen = vec![];
         let mut places: Vec<Option<Arc<Fd>>> = vec![];
         for held in self.tokens.values().filter_map(|t| t.held.as_ref()) {
@@ -378,7 +382,7 @@ impl<R: Registry> Core<R> {
 
     /// How long until something has to be done unasked.
     pub fn patience(&self) -> Option<Duration> {
-        self.waiting.then_some(Duration::from_millis(50))
+        self.waiting.then_some(TEND_EVERY)
     }
 }
 

@@ -112,9 +112,7 @@ impl<R: Registry> Server<R> {
         }
         let now = monotonic();
         self.drop_stuck(now);
-        if self.core.waiting() {
-            self.core.tend();
-        }
+        self.core.tend(now);
         if self.resting_until.is_some_and(|until| now >= until) {
             self.resting_until = None;
             self.epoll.change(self.listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;

@@ -21,6 +21,9 @@ struct Notes {
     bound: Vec<GrantId>,
     abandoned: Vec<u32>,
     next: u64,
+    /// How often an interface is still down when it is looked at, and how often that was.
+    down: u32,
+    tended: u32,
 }
 
 impl Registry for Notes {
@@ -53,7 +56,8 @@ impl Registry for Notes {
         assert_eq!(self.bound.len() + 1, before, "released once");
     }
     fn tend(&mut self) -> bool {
-        false
+        self.tended += 1;
+        self.tended <= self.down
     }
     fn abandon(&mut self, client: u32) {
         self.abandoned.push(client);
@@ -212,6 +216,21 @@ fn one_user_cannot_take_all_descriptors() {
     all.pop();
     assert_eq!(core.sweep(), 2, "one was closed, and that of the other user");
     open(&mut core, 1);
+}
+
+#[test]
+fn interfaces_that_are_down_are_looked_at_until_they_are_up_and_not_too_often() {
+    let mut core = Core::new(Notes { down: 3, ..Notes::default() }, Policy { own: 77, rules: vec![] });
+    greeted(&mut core, 1, 0);
+    let (token, _) = open(&mut core, 1);
+    bind(&mut core, 1, &token, "eth0");
+    assert!(core.patience().is_some());
+    let mut now = Duration::from_secs(5);
+    for _ in 0..100 {
+        core.tend(now);
+        now += Duration::from_millis(10);
+    }
+    assert_eq!((core.registry().tended, core.patience()), (4, None));
 }
 
 /// A daemon in a thread of this process.
