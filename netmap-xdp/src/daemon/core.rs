@@ -345,7 +345,8 @@ impl<R: Registry> Core<R> {
         self.quiet.log(monotonic(), Level::Warn, line);
     }
 
-    /// Moves into the client's network namespace. Ports in memory do not care for it.
+    /// Moves into the client's network namespace. Where that is not permitted, ports in memory still work: their names count
+    /// in the daemon's own then.
     fn enter(
         &mut self,
         key: u64,
@@ -353,7 +354,7 @@ impl<R: Registry> Core<R> {
         namespace: Option<&Arc<Fd>>,
         subject: &Subject,
     ) -> Result<Option<Inside>, Failure> {
-        let Some(fd) = namespace.filter(|_| *subject != Subject::Software) else { return Ok(None) };
+        let Some(fd) = namespace else { return Ok(None) };
         if !is_namespace(fd) {
             return Err(Condition::System.says("what was passed is no network namespace"));
         }
@@ -364,7 +365,7 @@ impl<R: Registry> Core<R> {
         }
         match Inside::enter(fd) {
             Ok(inside) => Ok(inside),
-            Err(_) if *subject == Subject::Facts => Ok(None),
+            Err(_) if matches!(subject, Subject::Facts | Subject::Software) => Ok(None),
             Err(e) => Err(Failure::missing_capability(
                 format!("netmapd cannot work in the network namespace of the program: {e}"),
                 "CAP_SYS_ADMIN",

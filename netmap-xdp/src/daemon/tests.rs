@@ -42,10 +42,13 @@ impl Registry for Notes {
             private_size: 4096,
             tx: vec![],
             rx: vec![],
-            ifname: register.name.to_string(),
-            mode: Mode::Native,
+            name: register.name.to_string(),
+            mode: Some(Mode::Native),
             link: None,
         })
+    }
+    fn check(&mut self, register: &Register) -> Result<(), Failure> {
+        if register.name == name("busy") { Err(Condition::RingsBusy.plain()) } else { Ok(()) }
     }
     fn ask(&mut self, _: &Request) -> Result<Reply, Failure> {
         Ok(Reply::HdrLen(12))
@@ -114,7 +117,7 @@ fn a_descriptor_is_bound_once_known_by_every_copy_and_free_after_the_last() {
     assert!(matches!(bind(&mut core, 1, &fd, "eth0"), FromEngine::Granted(_)));
     assert_eq!(errno(&bind(&mut core, 2, &copy, "eth1")), libc::EBUSY);
     let FromEngine::Granted(granted) = core.handle(2, ToEngine::Attach(copy.clone())).answer else { panic!() };
-    assert_eq!(granted.grant.ifname, "eth0");
+    assert_eq!(granted.grant.name, "eth0");
     drop((granted, fd));
     core.disconnect(1);
     assert_eq!((core.sweep(), core.registry().bound.len()), (0, 1), "a copy is open");
@@ -135,6 +138,19 @@ fn a_registration_that_fails_leaves_nothing_and_may_be_tried_again() {
     assert!(matches!(core.handle(1, ToEngine::Release(fd.clone())).answer, FromEngine::Done));
     assert!(core.registry().bound.is_empty());
     assert!(matches!(bind(&mut core, 1, &fd, "eth1"), FromEngine::Granted(_)), "the descriptor stays");
+}
+
+#[test]
+fn a_registration_can_be_tried_without_being_made() {
+    let mut core = core(vec![]);
+    greeted(&mut core, 1, 0);
+    let ask = |port| {
+        let request = Request::Register(Register::new(name(port)));
+        ToEngine::Ask(Asked { namespace: None, request })
+    };
+    assert!(matches!(core.handle(1, ask("eth0")).answer, FromEngine::Answer(Reply::Done)));
+    assert_eq!(errno(&core.handle(1, ask("busy")).answer), libc::EBUSY);
+    assert!(core.registry().bound.is_empty());
 }
 
 #[test]
