@@ -125,7 +125,7 @@ fn who_may_bind_is_decided_by_user_and_group() {
     // The artefacts may lie where other users cannot look.
     let copy = |from: &Path| {
         let to = daemons.dir().join(from.file_name().expect("a file"));
-        std::fs::copy(&from, &to).unwrap();
+        std::fs::copy(from, &to).unwrap();
         to
     };
     let (program, library) = (copy(fds()), copy(&netmap_xdp_tests::cdylib()));
