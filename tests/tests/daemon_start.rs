@@ -148,6 +148,7 @@ fn a_user_without_rights_gets_a_daemon_of_their_own() {
     Cmd::new("chown").arg(UID).arg(&runtime).run().expect_success();
     let as_user = |arg: &str| {
         let command = Cmd::new("setpriv").args(["--reuid", UID, "--regid", UID, "--clear-groups", "env"]);
+        let command = command.args(["-u", "NETMAP_XDP_SOCKET", "-u", "NETMAP_XDP_DAEMON"]);
         let command = command.arg(format!("LD_PRELOAD={}", library.display())).arg("NETMAP_XDP_ENGINE=auto");
         let command = command.arg(format!("XDG_RUNTIME_DIR={}", runtime.display())).arg(&program);
         if arg.is_empty() { command } else { command.arg(arg) }
