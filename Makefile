@@ -10,6 +10,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR ?= $(PREFIX)/bin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 DESTDIR ?=
 CC ?= cc
 CFLAGS ?= -O2
@@ -20,7 +21,7 @@ EXAMPLES = $(patsubst compat-c/examples/%.c,build/%,$(wildcard compat-c/examples
 SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
 RELEASE = target/release
 # What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
-TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl
+TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
 .PHONY: help deps build demo test bench lint deny install uninstall clean
@@ -60,8 +61,10 @@ deny: ## licences and duplicates of the dependencies; builds cargo-deny first wh
 	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --locked check bans licenses sources
 
-install: build ## into $(DESTDIR)$(PREFIX): library, headers, pkg-config file, tools
-	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(BINDIR)'
+install: build ## into $(DESTDIR)$(PREFIX): library, headers, pkg-config file, tools, netmapd and its units
+	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)'
+	install -m 644 packaging/netmapd.socket '$(DESTDIR)$(UNITDIR)/'
+	sed -e 's|@BINDIR@|$(BINDIR)|g' packaging/netmapd.service.in > '$(DESTDIR)$(UNITDIR)/netmapd.service'
 	install -m 644 $(RELEASE)/libnetmap_xdp.so '$(DESTDIR)$(LIBDIR)/'
 	for h in $(HEADERS); do install -D -m 644 "compat-c/include/$$h" '$(DESTDIR)$(INCLUDEDIR)'/"$$h" || exit 1; done
 	ln -sf libnetmap_xdp.so '$(DESTDIR)$(LIBDIR)/libnetmap.so'
@@ -72,6 +75,7 @@ install: build ## into $(DESTDIR)$(PREFIX): library, headers, pkg-config file, t
 	for t in $(TOOLS); do install -m 755 "$(RELEASE)/$${t%:*}" '$(DESTDIR)$(BINDIR)'/"$${t#*:}" || exit 1; done
 
 uninstall: ## the reverse
+	rm -f '$(DESTDIR)$(UNITDIR)/netmapd.socket' '$(DESTDIR)$(UNITDIR)/netmapd.service'
 	for f in libnetmap_xdp.so libnetmap.so libnetmap.a $(PKGCONFIG:%=pkgconfig/%); do \
 		rm -f '$(DESTDIR)$(LIBDIR)'/$$f; done
 	for h in $(HEADERS); do rm -f '$(DESTDIR)$(INCLUDEDIR)'/"$$h"; done

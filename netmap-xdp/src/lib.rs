@@ -13,8 +13,9 @@
 //! | L3 | [`port`] | what a sync does, per kind of port |
 //! | L4 | [`ctl`] | an untrusted request becomes a typed one; an error becomes an errno |
 //! | L5 | [`engine`] | the registry: regions, ports, grants |
-//! | L6 | [`client`] | netmap file descriptors of this process, waiting |
-//! | L7 | [`api`] | the safe Rust API |
+//! | L6 | [`proto`] | what client and daemon say to each other |
+//! | L7 | [`client`], [`daemon`] | netmap file descriptors of this process, waiting; the engine for all processes |
+//! | L8 | [`api`] | the safe Rust API |
 //!
 //! The interposed C symbols live in the crate in `compat-c/`, not here: an exported `close` in a library crate would
 //! interpose every Rust program that links it.
@@ -39,6 +40,10 @@ pub mod port;
 pub mod ctl;
 
 pub mod engine;
+
+pub mod proto;
+
+pub mod daemon;
 
 pub mod client;
 

@@ -9,22 +9,24 @@ use netmap_xdp_tests::workspace;
 use std::path::{Path, PathBuf};
 
 /// Modules of the library, the lowest first. Those in one line do not use each other.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["sync", "index"],
     &["abi"],
     &["sys"],
     &["shm"],
     &["ring", "xsk"],
     &["port"],
-    &["ctl", "proto"],
+    &["ctl"],
     &["engine"],
+    &["proto"],
     &["client", "daemon"],
     &["api"],
 ];
 /// Modules whose children know their parent but not each other.
 const STRANGERS: [&str; 1] = ["port"];
 /// What other crates use of the library.
-const OUTSIDERS: [(&str, &[&str]); 2] = [("compat-c/src", &["client", "abi", "sys", "sync"]), ("tools", &["api"])];
+const OUTSIDERS: [(&str, &[&str]); 3] =
+    [("compat-c/src", &["client", "abi", "sys", "sync"]), ("tools", &["api"]), ("netmapd/src", &["daemon"])];
 /// Modules of the library that may be unsafe. Outside of it: the shims, the tests and the benchmarks.
 const UNSAFE_MODULES: [&str; 4] = ["sys", "shm", "xsk", "abi"];
 /// What the tools may do that std has no safe call for: CPU affinity and signal handlers.

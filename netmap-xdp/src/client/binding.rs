@@ -1,7 +1,8 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
 use super::csb::CsbState;
-use super::{host, vale};
+use super::remote::{self, Known};
+use super::{host, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
 use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant};
@@ -15,12 +16,11 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::{AtomicU32, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, log};
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Who holds a ring's lock, as written into it. With the engine in the process there is one client.
-pub(super) const CLIENT: u32 = 1;
 /// Events that ask for room to send, and for packets.
 const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
 const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
@@ -40,8 +40,7 @@ const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
 /// One open of `/dev/netmap`.
 pub struct Binding {
-    /// The engine's end; none for a binding that is not a descriptor.
-    end: Option<Fd>,
+    seat: Seat,
     bound: OnceLock<Bound>,
     registering: Mutex<()>,
     /// Cursors in memory of the program, and the loop that works on them.
@@ -50,6 +49,15 @@ pub struct Binding {
 
 /// Value of [`Bound::quiet`]: other descriptors or threads sync the rings too.
 const SHARED: u32 = u32::MAX;
+
+/// Who plays the kernel's part for it.
+enum Seat {
+    /// This process, which holds the other end of the descriptor; none for a binding that is not a descriptor.
+    Embedded(Option<Fd>),
+    /// netmapd. A copy of the descriptor: as long as it is open, the port stays bound, as a mapping or a running call keeps a
+    /// device file open. Made at registration for a binding that is not a descriptor.
+    Remote(Mutex<Option<Arc<Fd>>>),
+}
 
 /// A registration, mapped.
 pub struct Bound {
@@ -67,19 +75,62 @@ pub struct Bound {
     quiet: AtomicU32,
     memory: Arc<Memory>,
     extmem: bool,
-    region: Fd,
+    region: Arc<Fd>,
+    /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
+    token: Option<Arc<Fd>>,
+    /// Keeps the XDP program on the NIC while the rings are mapped, should the engine die.
+    _link: Option<Arc<Fd>>,
 }
 
 impl Binding {
-    /// A fresh one; `end` is the engine's end of its descriptor, if it has one.
+    /// A fresh one; `end` is the engine's end of its descriptor, if it has one and the engine is in this process.
     pub fn new(end: Option<Fd>) -> Binding {
-        Binding { end, bound: OnceLock::new(), registering: Mutex::new(()), csb: CsbState::default() }
+        let remote = end.is_none() && remote::chosen();
+        Binding::seated(if remote { Seat::Remote(Mutex::new(None)) } else { Seat::Embedded(end) })
+    }
+
+    /// A fresh one for a descriptor of netmapd's, of which `token` is a copy.
+    pub(super) fn remote(token: Fd) -> Binding {
+        Binding::seated(Seat::Remote(Mutex::new(Some(Arc::new(token)))))
+    }
+
+    fn seated(seat: Seat) -> Binding {
+        Binding { seat, bound: OnceLock::new(), registering: Mutex::new(()), csb: CsbState::default() }
     }
 
     /// What it is bound to, if it is.
     #[inline]
     pub fn bound(&self) -> Option<&Bound> {
         self.bound.get()
+    }
+
+    /// What it is bound to, though another process may have bound it.
+    #[inline]
+    pub(super) fn bound_by_anyone(&self) -> Option<&Bound> {
+        self.bound.get().or_else(|| self.look())
+    }
+
+    #[cold]
+    fn look(&self) -> Option<&Bound> {
+        let Seat::Remote(token) = &self.seat else { return None };
+        let _one = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        match remote::attach(&token) {
+            Ok(Known::Bound(grant, flags)) => self.map(*grant, flags, token).ok(),
+            Ok(Known::Unbound | Known::Unknown) | Err(_) => None,
+        }
+    }
+
+    /// Whether netmapd knows this descriptor by `inode`.
+    pub(super) fn is_for(&self, inode: (u64, u64)) -> bool {
+        let Seat::Remote(token) = &self.seat else { return false };
+        let token = token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_some_and(|fd| identity(fd.as_raw_fd()) == Ok(inode))
+    }
+
+    fn map(&self, grant: Grant, flags: u64, token: Arc<Fd>) -> Result<&Bound, Failure> {
+        let bound = Bound::map(grant, flags, Some(token))?;
+        Ok(self.bound.get_or_init(|| bound))
     }
 
     /// `NETMAP_REQ_REGISTER`.
@@ -93,19 +144,34 @@ impl Binding {
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
-        let grant = self.grant(request, options)?;
-        let id = grant.id;
-        let bound = self.apply_offsets(id, request, options).and_then(|()| Bound::map(grant, request));
-        let bound = bound.and_then(|bound| {
-            let csb = request.options.csb.as_ref();
-            csb.map_or(Ok(()), |csb| self.enable_csb(Some(&bound), csb, options)).map(|()| bound)
-        });
-        match bound {
-            Ok(bound) => Ok(self.bound.get_or_init(|| bound)),
-            Err(e) => {
-                host::release(id, None);
-                Err(e)
+        let mapped = match &self.seat {
+            Seat::Embedded(_) => {
+                let grant = self.grant(request, options)?;
+                let id = grant.id;
+                let mapped =
+                    self.apply_offsets(id, request, options).and_then(|()| Bound::map(grant, request.flags, None));
+                let mapped = mapped.and_then(|bound| self.with_csb(bound, request, options));
+                mapped.inspect_err(|_| host::release(id, None))
             }
+            Seat::Remote(token) => {
+                if request.options.extmem.is_some() || request.options.offsets.is_some() {
+                    return Err(Failure::not_through_netmapd(request.name, "memory of the program or packet offsets"));
+                }
+                let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
+                let (grant, flags) = self.register_remotely(&mut token, request)?;
+                let mapped =
+                    Bound::map(*grant, flags, token.clone()).and_then(|bound| self.with_csb(bound, request, options));
+                mapped.inspect_err(|_| token.iter().for_each(remote::release))
+            }
+        };
+        mapped.map(|bound| self.bound.get_or_init(|| bound))
+    }
+
+    /// The CSB option of a registration.
+    fn with_csb(&self, bound: Bound, request: &Register, options: &mut OptionList) -> Result<Bound, Failure> {
+        match &request.options.csb {
+            Some(csb) => self.enable_csb(Some(&bound), csb, options).map(|()| bound),
+            None => Ok(bound),
         }
     }
 
@@ -116,11 +182,31 @@ impl Binding {
         }
     }
 
+    /// A descriptor that netmapd does not know, since it was restarted, is exchanged for one that it does.
+    fn register_remotely(&self, token: &mut Option<Arc<Fd>>, request: &Register) -> Result<(Box<Grant>, u64), Failure> {
+        for _ in 0..3 {
+            let known = match token {
+                Some(token) => token.clone(),
+                None => token.insert(Arc::new(remote::open(true)?)).clone(),
+            };
+            if let Known::Bound(grant, flags) = remote::register(&known, request)? {
+                return Ok((grant, flags));
+            }
+            let fresh = Arc::new(remote::open(true)?);
+            for fd in table::numbers_of(self) {
+                let kept = crate::sys::cloexec(fd);
+                dup_onto(fresh.as_raw_fd(), fd, kept).map_err(|e| remote::failed("dup3", e))?;
+            }
+            *token = Some(fresh);
+        }
+        Err(ctl::Condition::System.says("netmapd forgets descriptors as soon as they are made"))
+    }
+
     /// `NIOCTXSYNC`, `NIOCRXSYNC`. `ENXIO`: not bound; `EIO`: a ring is gone; `EBUSY`: its cursors
     /// are in a CSB.
     #[inline]
     pub fn sync(&self, dir: Dir) -> Result<i32, Errno> {
-        let bound = self.bound.get().ok_or(Errno(libc::ENXIO))?;
+        let bound = self.bound_by_anyone().ok_or(Errno(libc::ENXIO))?;
         if self.csb.on() {
             return Err(Errno(libc::EBUSY));
         }
@@ -150,7 +236,7 @@ impl Binding {
 
     /// What `poll` does and answers: implicit syncs as `netmap_poll` makes them, and the events that hold then.
     pub(super) fn poll_now(&self, events: i16) -> Polled {
-        let Some(bound) = self.bound.get().filter(|_| !self.csb.on()) else {
+        let Some(bound) = self.bound_by_anyone().filter(|_| !self.csb.on()) else {
             return Polled { revents: libc::POLLERR, busy: false };
         };
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
@@ -203,15 +289,18 @@ impl Drop for Binding {
     fn drop(&mut self) {
         if let Some(bound) = self.bound.take() {
             let id = bound.id;
-            // A mapping of a socket's rings counts as a reference to the socket: unmap first.
+            // A mapping of a socket's rings counts as a reference to the socket: unmap first. For netmapd, the hang-up of
+            // the descriptor comes next and says the rest.
             drop(bound);
-            host::release(id, self.end.take());
+            if let Seat::Embedded(end) = &mut self.seat {
+                host::release(id, end.take());
+            }
         }
     }
 }
 
 /// Prints a failure, unless it repeats the last one: programs try again and again.
-fn tell(failure: &Failure) {
+pub(super) fn tell(failure: &Failure) {
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -221,7 +310,7 @@ fn tell(failure: &Failure) {
 }
 
 impl Bound {
-    fn map(grant: Grant, request: &Register) -> Result<Bound, Failure> {
+    fn map(grant: Grant, flags: u64, token: Option<Arc<Fd>>) -> Result<Bound, Failure> {
         let failed = |what: &str| {
             let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
@@ -250,7 +339,7 @@ impl Bound {
             }
             // As in the module, only with all of the NIC's transmit rings.
             let all = to.len() == usize::from(grant.reply.tx_rings);
-            Ok(all.then(|| ForwardDown::new(to, CLIENT)))
+            Ok(all.then(|| ForwardDown::new(to, remote::client_id())))
         };
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
@@ -287,8 +376,8 @@ impl Bound {
         Ok(Bound {
             id: grant.id,
             reply: grant.reply,
-            tx_poll: request.flags & NR_NO_TX_POLL == 0,
-            exclusive: request.flags & NR_EXCLUSIVE != 0,
+            tx_poll: flags & NR_NO_TX_POLL == 0,
+            exclusive: flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             tx_edges: OnceLock::new(),
@@ -297,6 +386,8 @@ impl Bound {
             memory,
             extmem,
             region: grant.region,
+            token,
+            _link: grant.link,
             name: grant.name,
             mode: grant.mode,
         })
@@ -305,7 +396,7 @@ impl Bound {
     /// Syncs one ring.
     #[inline]
     fn sync(&self, ring: &PortRing) -> Synced {
-        match ring.sync(CLIENT) {
+        match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
             other => other,
         }
@@ -317,7 +408,7 @@ impl Bound {
         // They may change again meanwhile, but not for ever.
         for _ in 0..4 {
             self.learn_monitors(ring);
-            match ring.sync(CLIENT) {
+            match ring.sync(remote::client_id()) {
                 Synced::Stale => {}
                 other => return other,
             }
@@ -329,7 +420,11 @@ impl Bound {
     pub(super) fn learn_monitors(&self, ring: &PortRing) {
         let k = ring.kring();
         let number = k.state().taps.load(Relaxed);
-        match host::taps(self.id, k.dir(), k.id()) {
+        let taps = match &self.token {
+            Some(token) => remote::taps(token, k.dir(), k.id()),
+            None => host::taps(self.id, k.dir(), k.id()),
+        };
+        match taps {
             Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
             // Traffic goes on without them.
             None => ring.monitor(number, Vec::new()),

@@ -1,5 +1,6 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
+use super::remote;
 use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
 use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant, ValePeer};
 use crate::ring::Dir;
@@ -65,6 +66,9 @@ pub(super) fn offsets(id: GrantId, offsets: &Offsets) -> Result<u64, Failure> {
 
 /// Whether a registration would be refused at once; binds nothing.
 pub(super) fn check(register: &Register) -> Result<(), Failure> {
+    if remote::chosen() {
+        return remote::check(register);
+    }
     let mut host = host();
     host.sweep();
     host.engine().check(register)
@@ -78,6 +82,9 @@ pub(super) fn taps(id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
 
 /// Carries out a request that binds nothing.
 pub fn ask(request: &Request) -> Result<Reply, Failure> {
+    if remote::chosen() {
+        return remote::ask(request);
+    }
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
@@ -92,9 +99,12 @@ pub(super) fn release(id: GrantId, end: Option<Fd>) {
     }
 }
 
-/// Lets the engine look after interfaces that are down, now and then.
+/// Lets the engine look after interfaces that are down, now and then. netmapd does so unasked.
 #[cold]
 pub(super) fn tend() {
+    if remote::chosen() {
+        return;
+    }
     let now = monotonic().as_millis() as u64;
     let last = TENDED.load(Relaxed);
     let due = now.saturating_sub(last) >= TEND_EVERY.as_millis() as u64;
@@ -105,6 +115,9 @@ pub(super) fn tend() {
 
 /// What a sender needs to fill the rings of a port of a switch.
 pub(super) fn vale_peer(switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+    if remote::chosen() {
+        return remote::vale_peer(switch, port, generation);
+    }
     host().engine().vale_peer(switch, port, generation)
 }
 

@@ -12,9 +12,10 @@
 //! can run there here: this thread serves the ring instead, `kern_need_kick` stays 1 as it does there, and `irqfd` is written
 //! whenever `hwtail` moved, since the program cannot see it on return of its write.
 
-use super::binding::{Binding, Bound, CLIENT};
+use super::binding::{Binding, Bound};
 use super::csb::{Atok, Csb, Ktoa, Running};
 use super::host;
+use super::remote::client_id;
 use crate::ctl::{Condition, Failure, KloopStart, OptionAnswer, OptionList};
 use crate::index::prev_slot;
 use crate::port::{PortRing, Synced};
@@ -180,7 +181,7 @@ fn served<'a>(bound: &'a Bound, csb: &'a Csb, direct: (bool, bool)) -> Vec<Serve
 impl Served<'_> {
     /// One sync; `None` if the ring must be left alone, else whether `tail` moved.
     fn sync(&self) -> Option<bool> {
-        let (how, moved) = self.ring.sync_at(CLIENT, self.atok.cursors());
+        let (how, moved) = self.ring.sync_at(client_id(), self.atok.cursors());
         match how {
             Synced::Done => {
                 let k = self.ring.kring();

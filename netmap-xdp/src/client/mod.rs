@@ -12,6 +12,8 @@
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
 //! vale      how senders of this process reach the other ports of a switch
+//! remote    the engine in netmapd: this process's connection to it
+//! launch    finding netmapd, and starting it
 //! ```
 //! The data path runs in the calling thread and takes no lock but that of the ring.
 
@@ -19,7 +21,9 @@ mod binding;
 mod csb;
 mod host;
 mod kloop;
+mod launch;
 mod mappings;
+mod remote;
 mod serve;
 mod table;
 mod vale;
@@ -31,6 +35,7 @@ pub use mappings::touches as touches_mapping;
 pub use wait::wait;
 
 use crate::abi::{NIOCRXSYNC, NIOCTXSYNC};
+use crate::proto::TOKEN_NAME;
 use crate::ring::Dir;
 use crate::sys::{self, Errno};
 use std::os::fd::{AsRawFd, RawFd};
@@ -66,6 +71,9 @@ const EVERY_FILE: [u64; 4] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO, libc
 
 /// `open("/dev/netmap", flags)`: `O_CLOEXEC` and `O_NONBLOCK` count.
 pub fn open(flags: i32) -> Result<RawFd, Errno> {
+    if remote::chosen() {
+        return open_remote(flags);
+    }
     let mut kind = 0;
     if flags & libc::O_CLOEXEC != 0 {
         kind |= libc::SOCK_CLOEXEC;
@@ -82,10 +90,54 @@ pub fn open(flags: i32) -> Result<RawFd, Errno> {
     Ok(fd)
 }
 
+/// The same with netmapd, from which the descriptor comes.
+fn open_remote(flags: i32) -> Result<RawFd, Errno> {
+    let fd = remote::open(false).map_err(|failure| {
+        binding::tell(&failure);
+        failure.errno
+    })?;
+    if flags & libc::O_NONBLOCK != 0 {
+        sys::set_status(fd.as_raw_fd(), libc::O_RDWR | libc::O_NONBLOCK)?;
+    }
+    if flags & libc::O_CLOEXEC == 0 {
+        sys::set_cloexec(fd.as_raw_fd(), false)?;
+    }
+    let binding = Arc::new(Binding::remote(fd.try_clone()?));
+    if !table::set(fd.as_raw_fd(), Some(binding)) {
+        return Err(Errno(libc::EMFILE));
+    }
+    Ok(fd.into_raw())
+}
+
+/// Whether `fd`, which this process has not opened, is netmapd's: it came by `SCM_RIGHTS` or over `exec`. If so it is
+/// netmap's from now on.
+///
+/// To be asked when a netmap call arrives on a descriptor that is not known.
+#[cold]
+pub fn adopt(fd: RawFd) -> bool {
+    let ours = |name: String| name.starts_with(TOKEN_NAME);
+    if !remote::chosen() || !sys::own_memory() || is_netmap(fd) || !sys::peer_name(fd).is_some_and(ours) {
+        return false;
+    }
+    let Ok(inode) = sys::identity(fd) else { return false };
+    let known = table::find_binding(|b| b.is_for(inode));
+    let binding = match known {
+        Some(binding) => binding,
+        None => match sys::duplicate(fd) {
+            Ok(token) => Arc::new(Binding::remote(token)),
+            Err(_) => return false,
+        },
+    };
+    table::set(fd, Some(binding))
+}
+
 /// `ioctl`. `arg` is the program's pointer, whose memory is copied with checks.
 #[inline]
 pub fn ioctl(fd: RawFd, request: u64, arg: usize) -> Option<Result<i32, Errno>> {
-    let entry = table::get(fd);
+    let mut entry = table::get(fd);
+    if !entry.is_some() && adopt(fd) {
+        entry = table::get(fd);
+    }
     let binding = entry.as_ref()?;
     Some(match request & 0xffff_ffff {
         NIOCTXSYNC => binding.sync(Dir::Tx),
@@ -102,7 +154,7 @@ pub fn ioctl(fd: RawFd, request: u64, arg: usize) -> Option<Result<i32, Errno>> 
 pub fn mmap_target(fd: RawFd, len: usize, flags: i32, offset: i64) -> Option<Result<RawFd, Errno>> {
     let entry = table::get(fd);
     let binding = entry.as_ref()?;
-    let target = binding.bound().ok_or(Errno(libc::EINVAL)).and_then(|b| {
+    let target = binding.bound_by_anyone().ok_or(Errno(libc::EINVAL)).and_then(|b| {
         let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(len as u64));
         let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
         match end {

@@ -79,3 +79,21 @@ pub fn numbers(first: u32, last: u32) -> Vec<RawFd> {
     }
     found
 }
+
+/// Numbers whose entry is `binding`.
+pub fn numbers_of(binding: &Binding) -> Vec<RawFd> {
+    find(|b| std::ptr::eq(&raw const **b, binding)).map(|(fd, _)| fd).collect()
+}
+
+/// The entry of the first number whose binding is as `wanted`.
+pub fn find_binding(wanted: impl Fn(&Arc<Binding>) -> bool) -> Option<Arc<Binding>> {
+    find(wanted).next().map(|(_, binding)| binding)
+}
+
+fn find(wanted: impl Fn(&Arc<Binding>) -> bool) -> impl Iterator<Item = (RawFd, Arc<Binding>)> {
+    numbers(0, u32::MAX).into_iter().filter_map(move |fd| {
+        let entry = get(fd);
+        let binding = entry.as_ref().filter(|b| wanted(b))?;
+        Some((fd, binding.clone()))
+    })
+}

@@ -277,6 +277,13 @@ impl Failure {
             .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
     }
 
+    /// Something that works only with the engine inside the process.
+    pub fn not_through_netmapd(name: impl fmt::Display, what: &str) -> Failure {
+        Condition::NotSupportedYet.says(format!(
+            "{name}: {what} is not served by netmapd yet; NETMAP_XDP_ENGINE=embedded serves it within one process"
+        ))
+    }
+
     /// More slots in a ring than can be.
     pub fn too_many_slots(asked: u32, most: u32) -> Failure {
         Condition::TooManySlots.says(format!("a ring of {asked} slots was asked for; {most} is the most"))

@@ -20,11 +20,11 @@ pub struct Grant {
     /// What the program is told.
     pub reply: RegisterReply,
     /// The region that the program maps.
-    pub region: Fd,
+    pub region: Arc<Fd>,
     /// The region itself if it is memory of the program; [`Grant::region`] is of no use then.
     pub extmem: Option<Arc<Memory>>,
     /// Private state of the port's rings.
-    pub private: Fd,
+    pub private: Arc<Fd>,
     /// Size of that, bytes.
     pub private_size: u64,
     /// The bound transmit rings, lowest first.
@@ -35,6 +35,8 @@ pub struct Grant {
     pub name: String,
     /// How the NIC is driven, for a port that is one.
     pub mode: Option<Mode>,
+    /// What keeps the XDP program on the NIC, should the engine die.
+    pub link: Option<Arc<Fd>>,
 }
 
 /// One bound ring.
@@ -110,9 +112,9 @@ pub struct TapsGrant {
 #[derive(Debug)]
 pub struct TapGrant {
     /// The region and its size; none if it is that of the monitored ring.
-    pub region: Option<(Fd, u64)>,
+    pub region: Option<(Arc<Fd>, u64)>,
     /// Private state of the monitor's rings.
-    pub private: Fd,
+    pub private: Arc<Fd>,
     /// Size of that, bytes.
     pub private_size: u64,
     /// Where the ring lies in the region.
@@ -146,7 +148,7 @@ pub struct ValePeer {
     /// Its size, bytes.
     pub region_size: u64,
     /// Private state of the port's rings.
-    pub private: Fd,
+    pub private: Arc<Fd>,
     /// Size of that, bytes.
     pub private_size: u64,
     /// The receive rings, with the eventfd that wakes their sleepers; none where nobody has bound the ring.

@@ -42,6 +42,7 @@ use pipe::Pipe;
 use region::Region;
 use registry::{PipeKey, PortKey, Ports};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use vale::ValeId;
 
 /// The region of all NIC, host, pipe and null ports.
@@ -419,9 +420,10 @@ impl Engine {
                 mem_id: region.id,
                 extra_bufs,
             };
-            let name = port.name.clone();
             let extmem = region.source().map(|_| region.memory().clone());
-            Ok(Grant { id, reply, region: shared, extmem, private, private_size, tx, rx, name, mode: port.mode })
+            let (name, mode) = (port.name.clone(), port.mode);
+            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -489,9 +491,12 @@ impl Engine {
         });
     }
 
-    /// Gives interfaces that were down when they were bound another try; returns whether any still waits.
+    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
+    /// whether any still waits.
     pub fn tend(&mut self) -> bool {
-        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let here = namespace_id();
+        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
+        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {
@@ -499,6 +504,11 @@ impl Engine {
             }
         }
         waits
+    }
+
+    /// A client died: rings that it held locked are freed, and marked for the next one to repair.
+    pub fn abandon(&mut self, client: u32) {
+        self.ports.abandon(client, &self.regions);
     }
 
     /// Buffers of a region; there is none while nobody has a port of it open.

@@ -134,6 +134,11 @@ impl MonitorPort {
         &mut self.rings
     }
 
+    /// Its rings that were made; `main` is region 1, in which a monitor without a region of its own lives.
+    pub fn krings(&self, main: Option<&Region>) -> Vec<Kring> {
+        self.region.as_ref().or(main).map_or_else(Vec::new, |region| self.rings.krings(region))
+    }
+
     /// The region of its own, if it has one.
     pub fn region_mut(&mut self) -> &mut Option<Region> {
         &mut self.region
@@ -220,11 +225,11 @@ impl MonitorPort {
         let (ring, kring) = self.rings.place(Dir::Rx, i)?;
         let (private, private_size) = self.rings.private().share().ok()?;
         let region = match &self.region {
-            Some(own) => Some((own.share().ok()?, own.size())),
+            Some(own) => Some((Arc::new(own.share().ok()?), own.size())),
             None => None,
         };
         let wake = self.wakes.get(usize::from(i))?.clone();
-        Some(TapGrant { region, private, private_size, ring, kring, kind, wake })
+        Some(TapGrant { region, private: Arc::new(private), private_size, ring, kring, kind, wake })
     }
 }
 

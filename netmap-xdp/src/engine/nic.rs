@@ -12,7 +12,7 @@ use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Fd, Level, Mode, log, settings};
+use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
 use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -131,6 +131,12 @@ impl NicPort {
     /// How it is driven.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The link that keeps the program on the interface, for a client.
+    pub fn share_link(&self) -> Result<Option<Arc<Fd>>, Failure> {
+        let copy = self.program.link_fd().map(duplicate).transpose();
+        copy.map(|fd| fd.map(Arc::new)).map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.

@@ -11,15 +11,23 @@ use super::vale::{Switchboard, ValeId};
 use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Mode, namespace_id};
+use crate::sys::{Fd, Level, Mode, log, namespace_id};
 use crate::xsk::Geometry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// A netdev in a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NicKey {
     namespace: (u64, u64),
     ifindex: u32,
+}
+
+impl NicKey {
+    /// Whether the netdev is in this network namespace.
+    pub fn is_in(&self, namespace: (u64, u64)) -> bool {
+        self.namespace == namespace
+    }
 }
 
 /// The key of a netdev of the calling thread's namespace.
@@ -183,6 +191,35 @@ impl Ports {
             PortKey::Vale(k) => Some(self.vales.grants(*k, selection)),
         };
         granted.unwrap_or_default()
+    }
+
+    /// What keeps a NIC's XDP program in place, for a client.
+    pub fn share_link(&self, key: &PortKey) -> Result<Option<Arc<Fd>>, Failure> {
+        match key {
+            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(None), NicPort::share_link),
+            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => Ok(None),
+        }
+    }
+
+    /// A client died: rings of any port that it held locked are freed, and marked for the next one to repair.
+    pub fn abandon(&self, client: u32, regions: &HashMap<u16, Region>) {
+        let nics = self.nics.iter().map(|(k, p)| (PortKey::Nic(*k), p.rings()));
+        let roles = [PipeRole::Master, PipeRole::Slave];
+        let pipes = self.pipes.iter().flat_map(|(k, p)| roles.map(|role| (PortKey::Pipe(*k, role), p.rings(role))));
+        let nulls = self.nulls.iter().map(|(k, p)| (PortKey::Null(*k), p.rings()));
+        let vales = self.vales.iter().map(|(k, p)| (PortKey::Vale(k), p.rings()));
+        let of_regions = nics.chain(pipes).chain(nulls).chain(vales).filter_map(|(key, rings)| {
+            let region = regions.get(&self.mem_id(&key))?;
+            Some(rings.krings(region))
+        });
+        let monitors = self.monitors.values().map(|m| m.krings(regions.get(&super::MAIN_REGION)));
+        for ring in of_regions.chain(monitors).flatten() {
+            if ring.break_lock(client) {
+                log(Level::Debug, format_args!("client {client} died in a sync; the next sync repairs its ring"));
+            }
+            ring.break_tap_lock(client);
+        }
+        self.vales.abandon(client, regions);
     }
 
     /// Takes down what nobody uses of a port: its rings and their buffers, which are the region's to free.

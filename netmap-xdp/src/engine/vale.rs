@@ -12,6 +12,7 @@ use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::abi::NETMAP_REQ_IFNAMSIZ;
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
+use crate::port::Wake;
 use crate::port::vale::lease;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
 use crate::ring::{Dir, Kring};
@@ -452,6 +453,20 @@ impl Switchboard {
         })
     }
 
+    /// A client died: what it reserved in receive rings becomes empty packets, and who waits for them is woken.
+    pub fn abandon(&self, client: u32, regions: &HashMap<u16, Region>) {
+        for port in self.ports.values() {
+            let Some(region) = regions.get(&port.mem_id) else { continue };
+            for ring in port.rings.krings(region).iter().filter(|k| k.dir() == Dir::Rx) {
+                if lease::bury(ring, client, ENGINE)
+                    && let Some(wake) = port.wakes.get(usize::from(ring.id()))
+                {
+                    Wake::new(wake.clone(), wake.clone()).rouse(ring);
+                }
+            }
+        }
+    }
+
     /// What a sender needs to fill the receive rings of a port, if its generation is still that.
     pub fn peer(&self, switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
         let bridge = self.switches.iter().flatten().find(|s| s.id == switch)?;
@@ -466,7 +481,7 @@ impl Switchboard {
             Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
         };
         let rings = (0..port.counts.rx).map(ring).collect();
-        Some(ValePeer { region, region_size, private, private_size, rings })
+        Some(ValePeer { region, region_size, private: Arc::new(private), private_size, rings })
     }
 
     /// A user of a port has left: with the last one its rings go, which are the region's to free, with their buffers.

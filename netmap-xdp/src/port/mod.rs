@@ -42,6 +42,9 @@ pub trait Carrier: Send + Sync {
         false
     }
 
+    /// Who synced the ring before died in the middle of it: makes the private state true again. The lock is held.
+    fn repair(&self, _ring: &Kring) {}
+
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
     fn probe(&self, _ring: &Kring) {}
 }
@@ -173,6 +176,10 @@ impl PortRing {
             return Synced::Stopped;
         }
         let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        if k.state().repair.load(Relaxed) != 0 {
+            self.carrier.repair(k);
+            k.state().repair.store(0, Relaxed);
+        }
         if self.taps.stale(k) {
             return Synced::Stale;
         }

@@ -266,6 +266,22 @@ impl Kring {
         Some(LockGuard(&self.state.lock))
     }
 
+    /// `client` is dead: frees the lock if it held it, and marks the ring for repair.
+    pub fn break_lock(&self, client: u32) -> bool {
+        if self.state.lock.load(Relaxed) != client || client == 0 {
+            return false;
+        }
+        self.state.repair.store(1, Relaxed);
+        // SYNC ring-lock: release, as the dead client would have done it, so that whoever gets the lock sees the mark.
+        self.state.lock.compare_exchange(client, 0, Release, Relaxed).is_ok()
+    }
+
+    /// `client` is dead: frees the lock of taps if it held it.
+    pub fn break_tap_lock(&self, client: u32) {
+        // SYNC tap-lock: release, as the dead client would have done it. What it was about to publish is not published.
+        let _ = self.state.tap_lock.compare_exchange(client, 0, Release, Relaxed);
+    }
+
     /// Next slot to be processed.
     #[inline]
     pub fn hwcur(&self) -> u32 {

@@ -96,7 +96,9 @@ shared_struct! {
         pub pending: AtomicU32,
         /// 0 without monitors; else a number that is new whenever their set is.
         pub taps: AtomicU32,
-        _pad0: [AtomicU32; 12],
+        /// Not 0 if who synced the ring died over it.
+        pub repair: AtomicU32,
+        _pad0: [AtomicU32; 11],
         /// Next slot to be processed: `nr_hwcur`.
         pub hwcur: AtomicU32,
         /// First slot of the kernel's: `nr_hwtail`.

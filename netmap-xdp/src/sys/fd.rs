@@ -94,6 +94,13 @@ impl Fd {
         Ok(fd)
     }
 
+    /// The same at a high number where the limit allows, as one of this library's own.
+    pub fn high(self) -> Fd {
+        let fd = self.dup_high().unwrap_or(self);
+        mark(fd.0, true);
+        fd
+    }
+
     fn dup_high(&self) -> Result<Fd, Errno> {
         dup_from(self.0, HIGH_FD, true).map(Fd)
     }
@@ -149,6 +156,12 @@ impl Drop for Internal {
     }
 }
 
+/// Closes one of this library's own descriptors by number, in a forked child whose `Fd` for it will never be dropped.
+pub fn close_inherited(fd: RawFd) {
+    mark(fd, false);
+    close(fd);
+}
+
 /// Closes a descriptor by number; errors say nothing that anyone could act on.
 pub fn close(fd: RawFd) {
     // SAFETY: close takes an integer.
@@ -167,6 +180,39 @@ pub fn dup_onto(old: RawFd, new: RawFd, cloexec: bool) -> Result<(), Errno> {
     let flags = if cloexec { libc::O_CLOEXEC as usize } else { 0 };
     // SAFETY: takes integers.
     unsafe { syscall(libc::SYS_dup3, [old as usize, new as usize, flags, 0, 0, 0]).map(drop) }
+}
+
+/// Another descriptor, one of this library's own, for whatever `raw` is open on.
+pub fn duplicate(raw: RawFd) -> Result<Fd, Errno> {
+    let fd = dup_from(raw, HIGH_FD, true).or_else(|_| dup_from(raw, 0, true)).map(Fd)?;
+    mark(fd.0, true);
+    Ok(fd)
+}
+
+/// Sets close-on-exec, or clears it.
+pub fn set_cloexec(fd: RawFd, on: bool) -> Result<(), Errno> {
+    let flags = if on { libc::FD_CLOEXEC as usize } else { 0 };
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, flags, 0, 0, 0]).map(drop) }
+}
+
+/// Whether a descriptor is close-on-exec.
+pub fn cloexec(fd: RawFd) -> bool {
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_GETFD as usize, 0, 0, 0, 0]) }
+        .is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0)
+}
+
+/// Sets the status flags of an open file, such as `O_NONBLOCK`.
+pub fn set_status(fd: RawFd, flags: i32) -> Result<(), Errno> {
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_SETFL as usize, flags as usize, 0, 0, 0]).map(drop) }
+}
+
+/// Number of this process.
+pub fn process_id() -> u32 {
+    // SAFETY: takes nothing.
+    unsafe { libc::syscall(libc::SYS_getpid) as u32 }
 }
 
 /// Whether the other end of a socket pair is closed everywhere.
@@ -211,12 +257,33 @@ pub fn namespace_id() -> (u64, u64) {
     fd.and_then(|fd| identity(fd.as_raw_fd())).unwrap_or((0, 0))
 }
 
+/// How often this process is a fork of another one that had the library, and what to do in the next.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static IN_CHILD: std::sync::OnceLock<fn()> = std::sync::OnceLock::new();
+
+/// Counts forks: another number means another process. The first call makes it count.
+pub fn generation() -> u64 {
+    own_memory();
+    GENERATION.load(Relaxed)
+}
+
+/// Runs `hook` in every child of `fork` from now on, before `fork` returns there: it may make system calls and touch
+/// atomics, nothing else. Only the first hook counts.
+pub fn in_forked_child(hook: fn()) {
+    IN_CHILD.get_or_init(|| hook);
+    own_memory();
+}
+
 /// Whether this is the process that the library's memory belongs to, and not a child of `vfork`, which runs in its
 /// parent's memory but has descriptors of its own. A child of `fork` has its own memory and is told by a handler.
 pub fn own_memory() -> bool {
     extern "C" fn note() {
         // SAFETY: takes nothing.
         OWNER.store(unsafe { libc::syscall(libc::SYS_getpid) } as u64, Relaxed);
+        GENERATION.fetch_add(1, Relaxed);
+        if let Some(hook) = IN_CHILD.get() {
+            hook();
+        }
     }
     static OWNER: AtomicU64 = AtomicU64::new(0);
     static ONCE: std::sync::Once = std::sync::Once::new();

@@ -4,10 +4,13 @@
 //!
 //! A failed call is an [`Error`] that carries the call's name and its object. Nothing here knows netmap.
 
+mod epoll;
 mod fd;
 mod log;
 mod mem;
 mod settings;
+mod start;
+mod unix;
 mod usermem;
 mod wait;
 
@@ -15,10 +18,13 @@ pub mod netdev;
 pub mod tap;
 pub mod xdp;
 
+pub use epoll::*;
 pub use fd::*;
 pub use log::*;
 pub use mem::*;
 pub use settings::*;
+pub use start::*;
+pub use unix::*;
 pub use usermem::*;
 pub use wait::*;
 

@@ -3,13 +3,31 @@
 //! | variable | values | meaning |
 //! |---|---|---|
 //! | `NETMAP_XDP_LOG` | `off` `error` `warn` `info` `debug` | what goes to standard error; default `info` |
-//! | `NETMAP_XDP_ENGINE` | `embedded` | who plays the kernel's part; this release has only the process itself |
+//! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers; `netmapd`, never started; the process itself |
+//! | `NETMAP_XDP_SOCKET` | path | where netmapd listens; default `/run/netmap-xdp/netmapd.sock`, and for a user whom that one does not admit, `netmap-xdp/netmapd.sock` in `XDG_RUNTIME_DIR` |
+//! | `NETMAP_XDP_DAEMON` | path | the netmapd to start; default: beside the library or the program, then in `PATH` |
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
 
+use super::privileged_by_file;
+use std::path::PathBuf;
 use std::sync::OnceLock;
+
+/// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
+pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Embedded;
+
+/// Who plays the kernel's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// netmapd, which is started if nobody answers.
+    Auto,
+    /// netmapd, which somebody else starts.
+    Daemon,
+    /// The process itself.
+    Embedded,
+}
 
 /// How NICs are driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +63,12 @@ pub struct Settings {
     pub slots: u32,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
+    /// Who plays the kernel's part.
+    pub engine: EngineChoice,
+    /// Where netmapd listens, if that was said.
+    pub socket: Option<PathBuf>,
+    /// The netmapd to start, if that was said.
+    pub daemon: Option<PathBuf>,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -98,18 +122,46 @@ impl Settings {
                 None
             }
         };
-        match get("NETMAP_XDP_ENGINE").as_deref() {
-            None | Some("" | "auto" | "embedded") => {}
-            Some(v) => bad("NETMAP_XDP_ENGINE", v, "embedded"),
-        }
-        Settings { log, mode, buffers, slots, aligned, complaints }
+        let engine = match get("NETMAP_XDP_ENGINE").as_deref() {
+            None | Some("") => DEFAULT_ENGINE,
+            Some("auto") => EngineChoice::Auto,
+            Some("daemon") => EngineChoice::Daemon,
+            Some("embedded") => EngineChoice::Embedded,
+            Some(v) => {
+                bad("NETMAP_XDP_ENGINE", v, "auto, daemon or embedded");
+                DEFAULT_ENGINE
+            }
+        };
+        let mut path = |name: &str| {
+            let v = get(name).filter(|v| !v.is_empty())?;
+            if v.starts_with('/') {
+                return Some(PathBuf::from(v));
+            }
+            bad(name, &v, "an absolute path");
+            None
+        };
+        let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
+        Settings { log, mode, buffers, slots, aligned, engine, socket, daemon, complaints }
     }
+}
+
+static SETTINGS: OnceLock<Settings> = OnceLock::new();
+
+fn from_environment() -> Settings {
+    // The environment of a program with rights of its file is its caller's, who has not got them.
+    if privileged_by_file() { Settings::read(|_| None) } else { Settings::read(|name| std::env::var(name).ok()) }
 }
 
 /// The settings of this process, read from the environment at the first call.
 pub fn settings() -> &'static Settings {
-    static SETTINGS: OnceLock<Settings> = OnceLock::new();
-    SETTINGS.get_or_init(|| Settings::read(|name| std::env::var(name).ok()))
+    SETTINGS.get_or_init(from_environment)
+}
+
+/// Changes the settings before anybody asked for them; false if somebody did.
+pub fn adjust_settings(change: impl FnOnce(&mut Settings)) -> bool {
+    let mut settings = from_environment();
+    change(&mut settings);
+    SETTINGS.set(settings).is_ok()
 }
 
 #[cfg(test)]
@@ -136,11 +188,14 @@ mod tests {
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
+            ("NETMAP_XDP_SOCKET", "here"),
+            ("NETMAP_XDP_DAEMON", "./netmapd"),
         ] {
             let s = with(name, value);
             assert_eq!(s.complaints.len(), 1, "{name}");
             assert!(s.complaints[0].contains(name) && s.complaints[0].contains(value));
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
+            assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
         }
     }
 

@@ -1,0 +1,156 @@
+//! The configuration file: lines `key = value`, `#` starts a comment. Pure; flags of the command line come on top.
+//!
+//! ```text
+//! socket = /run/netmap-xdp/netmapd.sock
+//! group = netmap                   # its members may bind everything; `none`: no such group
+//! allow = user:alice eth1 veth*    # any number of times: user:NAME, group:NAME or everyone; interfaces, `software`, `*`
+//! buffers = 65536
+//! idle-exit = 30                   # seconds
+//! ```
+
+use super::policy::{Policy, Rule, What, Who};
+use crate::sys::{effective_uid, gid_of, uid_of};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The group whose members may bind everything, where there is one of this name.
+const GROUP: &str = "netmap";
+
+/// How the daemon is to run; what is `None` was not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub socket: Option<PathBuf>,
+    /// The group whose members may bind everything.
+    pub group: Option<String>,
+    /// Further rules.
+    pub rules: Vec<Rule>,
+    /// Buffers of region 1.
+    pub buffers: Option<u32>,
+    /// Ends when nobody has used it for so long.
+    pub idle_exit: Option<Duration>,
+}
+
+impl Config {
+    /// Reads a file's text; the error names the line.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        for (i, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let (key, value) = line.split_once('=').ok_or(format!("line {}: not `key = value`: {line}", i + 1))?;
+            config.set(key.trim(), value.trim()).map_err(|why| format!("line {}: {why}", i + 1))?;
+        }
+        Ok(config)
+    }
+
+    /// One setting.
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let number = |most: u32| match value.parse::<u32>() {
+            Ok(n) if n <= most => Ok(n),
+            _ => Err(format!("{key} is a number up to {most}, not {value:?}")),
+        };
+        match key {
+            "socket" if value.starts_with('/') => self.socket = Some(value.into()),
+            "socket" => return Err(format!("socket is an absolute path, not {value:?}")),
+            "group" => self.group = Some(value.into()),
+            "allow" => self.rules.push(rule(value)?),
+            "buffers" => self.buffers = Some(number(1 << 24)?),
+            "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
+            _ => return Err(format!("{key} is not one of socket, group, allow, buffers, idle-exit")),
+        }
+        Ok(())
+    }
+
+    /// What `over` says, and for the rest what this says.
+    #[must_use]
+    pub fn under(self, over: Config) -> Config {
+        Config {
+            socket: over.socket.or(self.socket),
+            group: over.group.or(self.group),
+            rules: [self.rules, over.rules].concat(),
+            buffers: over.buffers.or(self.buffers),
+            idle_exit: over.idle_exit.or(self.idle_exit),
+        }
+    }
+
+    /// The rules for this machine. A group that was named must exist.
+    pub fn policy(&self) -> Result<Policy, String> {
+        let mut rules = self.rules.clone();
+        let group = match self.group.as_deref() {
+            Some("none") => None,
+            Some(name) => Some(gid_of(name).ok_or(format!("there is no group {name:?}: `groupadd {name}`"))?),
+            None => gid_of(GROUP),
+        };
+        rules.extend(group.map(|gid| Rule { who: Who::Group(gid), what: vec![What::All] }));
+        Ok(Policy { own: effective_uid(), rules })
+    }
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    let mut words = text.split_whitespace();
+    let who = match words.next().map(|w| w.split_once(':').unwrap_or((w, ""))) {
+        Some(("everyone", "")) => Who::Everyone,
+        Some(("user", name)) => Who::User(uid_of(name).ok_or(format!("there is no user {name:?}"))?),
+        Some(("group", name)) => Who::Group(gid_of(name).ok_or(format!("there is no group {name:?}"))?),
+        _ => return Err(format!("allow starts with user:NAME, group:NAME or everyone, not {text:?}")),
+    };
+    let what: Vec<What> = words
+        .map(|word| match word {
+            "*" => What::All,
+            "software" => What::Software,
+            name => What::Interfaces(name.into()),
+        })
+        .collect();
+    if what.is_empty() {
+        return Err(format!("allow names interfaces, `software` or `*` after who: {text:?}"));
+    }
+    Ok(Rule { who, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_line_by_line() {
+        let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
+                    buffers = 4096\nidle-exit = 5\n";
+        let config = Config::parse(text).unwrap();
+        let first =
+            Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
+        assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
+        assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
+        assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
+        let policy = config.policy().unwrap();
+        assert_eq!(policy.rules[2], Rule { who: Who::Group(50), what: vec![What::All] });
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named_with_its_line() {
+        for (text, word) in [
+            ("\nnonsense", "line 2"),
+            ("speed = 5", "speed"),
+            ("socket = here", "absolute"),
+            ("buffers = many", "many"),
+            ("allow = root *", "root"),
+            ("allow = user:no-such-user-x *", "no-such-user-x"),
+            ("allow = everyone", "software"),
+        ] {
+            let why = Config::parse(text).unwrap_err();
+            assert!(why.contains(word) && why.contains("line"), "{why}");
+        }
+        let config = Config { group: Some("no-such-group-x".into()), ..Config::default() };
+        assert!(config.policy().unwrap_err().contains("groupadd"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = Config { group: Some("a".into()), buffers: Some(1), ..Config::default() };
+        let flags = Config { group: Some("b".into()), ..Config::default() };
+        let both = file.under(flags);
+        assert_eq!((both.group.as_deref(), both.buffers), (Some("b"), Some(1)));
+    }
+}

@@ -1,0 +1,425 @@
+//! What the daemon knows and decides: sessions, netmap descriptors and what each is bound to, permissions, reaping.
+//!
+//! One request in, one answer out; nothing here waits for a client or sends to one, and time is an argument. The edge
+//! (`server`) calls it in the daemon's only thread.
+
+use super::policy::{Policy, Subject, subject_of, subject_of_request};
+use super::quiet::Quiet;
+use crate::ctl::{Condition, Failure, Register, Reply, Request};
+use crate::engine::{CarrierGrant, Engine, Grant, GrantId, RingGrant, TapsGrant, ValePeer};
+use crate::proto::{Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, TOKEN_NAME, ToEngine, Welcome};
+use crate::ring::Dir;
+use crate::sys::{
+    Error, Fd, Inside, Level, Peer, identity, is_namespace, lives_in, monotonic, name_socket, process_id, socket_pair,
+};
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Descriptors that one user other than root may have open at once, and all users together.
+const TOKENS_OF_USER: usize = 4096;
+const TOKENS: usize = 65536;
+/// Numbers of clients stay below this; a client that has lost the daemon makes up one above it.
+const CLIENTS: u32 = 1 << 30;
+
+/// How often interfaces that are down are looked at.
+const TEND_EVERY: Duration = Duration::from_millis(50);
+
+/// What the core needs of an engine.
+pub trait Registry {
+    /// Binds.
+    fn register(&mut self, register: &Register) -> Result<Grant, Failure>;
+    /// Whether a registration would be refused at once; binds nothing.
+    fn check(&mut self, register: &Register) -> Result<(), Failure>;
+    /// Carries out a request that binds nothing.
+    fn ask(&mut self, request: &Request) -> Result<Reply, Failure>;
+    /// Undoes a registration.
+    fn release(&mut self, id: GrantId);
+    /// Looks after interfaces of the calling thread's network namespace; returns whether any waits to come up.
+    fn tend(&mut self) -> bool;
+    /// A client died.
+    fn abandon(&mut self, client: u32);
+    /// The monitors of a ring.
+    fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
+    /// What a sender needs to fill the rings of a port of a switch.
+    fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer>;
+}
+
+impl Registry for Engine {
+    fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
+        Engine::register(self, register)
+    }
+    fn check(&mut self, register: &Register) -> Result<(), Failure> {
+        Engine::check(self, register)
+    }
+    fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+        Engine::ask(self, request)
+    }
+    fn release(&mut self, id: GrantId) {
+        Engine::release(self, id);
+    }
+    fn tend(&mut self) -> bool {
+        Engine::tend(self)
+    }
+    fn abandon(&mut self, client: u32) {
+        Engine::abandon(self, client);
+    }
+    fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
+        Engine::taps(self, id, dir, ring)
+    }
+    fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer> {
+        Engine::vale_peer(self, asked.switch, asked.port, asked.generation)
+    }
+}
+
+/// One connection.
+struct Session {
+    peer: Arc<Peer>,
+    program: String,
+    /// Its number in ring locks; 0 before `Hello`.
+    client: u32,
+}
+
+/// One netmap descriptor, however many copies of it there are.
+struct Token {
+    /// Our end of its pair.
+    end: Fd,
+    opener: Arc<Peer>,
+    inode: (u64, u64),
+    held: Option<Held>,
+}
+
+/// What it is bound to.
+struct Held {
+    grant: Arc<Grant>,
+    flags: u64,
+    namespace: Option<Arc<Fd>>,
+}
+
+/// An answer, and what the edge has to do about it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For the client.
+    pub answer: FromEngine,
+    /// A new token: its key, and the descriptor whose hang-up is to be reported by [`Core::hung_up`].
+    pub watch: Option<(u64, RawFd)>,
+}
+
+/// The daemon's state.
+pub struct Core<R> {
+    registry: R,
+    policy: Policy,
+    sessions: HashMap<u64, Session>,
+    tokens: HashMap<u64, Token>,
+    by_inode: HashMap<(u64, u64), u64>,
+    last_client: u32,
+    last_token: u64,
+    waiting: bool,
+    tended: Duration,
+    tokens_of_user: usize,
+    quiet: Quiet,
+}
+
+impl<R: Registry> Core<R> {
+    /// Nobody is there yet.
+    pub fn new(registry: R, policy: Policy) -> Core<R> {
+        Core {
+            registry,
+            policy,
+            sessions: HashMap::new(),
+            tokens: HashMap::new(),
+            by_inode: HashMap::new(),
+            last_client: 0,
+            last_token: 0,
+            waiting: false,
+            tended: Duration::ZERO,
+            tokens_of_user: TOKENS_OF_USER,
+            quiet: Quiet::new(),
+        }
+    }
+
+    /// Netmap descriptors that one user other than root may have open at once.
+    pub fn limit_tokens(&mut self, of_user: usize) {
+        self.tokens_of_user = of_user;
+    }
+
+    /// The engine.
+    pub fn registry(&self) -> &R {
+        &self.registry
+    }
+
+    /// Whether nobody uses the daemon.
+    pub fn idle(&self) -> bool {
+        self.sessions.is_empty() && self.tokens.is_empty()
+    }
+
+    /// Sessions and open descriptors.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.sessions.len(), self.tokens.len())
+    }
+
+    /// Connections of a user.
+    pub fn sessions_of(&self, uid: u32) -> usize {
+        self.sessions.values().filter(|s| s.peer.uid == uid).count()
+    }
+
+    /// Somebody connected; `key` is the edge's name for the connection.
+    pub fn connect(&mut self, key: u64, peer: Peer) {
+        self.sessions.insert(key, Session { peer: Arc::new(peer), program: String::new(), client: 0 });
+    }
+
+    /// A connection is gone: its process died, or has no more use for us.
+    pub fn disconnect(&mut self, key: u64) {
+        if let Some(session) = self.sessions.remove(&key)
+            && session.client != 0
+        {
+            self.registry.abandon(session.client);
+        }
+    }
+
+    /// The last copy of a descriptor was closed.
+    pub fn hung_up(&mut self, key: u64) {
+        let Some(token) = self.tokens.remove(&key) else { return };
+        self.by_inode.remove(&token.inode);
+        if let Some(held) = token.held {
+            self.let_go(held);
+        }
+    }
+
+    fn let_go(&mut self, held: Held) {
+        let id = held.grant.id;
+        // The grant holds the sockets, which the engine wants closed.
+        drop(held);
+        self.registry.release(id);
+    }
+
+    /// Looks after interfaces that are down, in every namespace that somebody bound one in, if there are any and it is time.
+    pub fn tend(&mut self, now: Duration) {
+        if !self.waiting || now.saturating_sub(self.tended) < TEND_EVERY {
+            return;
+        }
+        self.tended = now;
+        let mut seen = vec![];
+        let mut places: Vec<Option<Arc<Fd>>> = vec![];
+        for held in self.tokens.values().filter_map(|t| t.held.as_ref()) {
+            let id = held.namespace.as_ref().and_then(|fd| identity(fd.as_raw_fd()).ok());
+            if !seen.contains(&id) {
+                seen.push(id);
+                places.push(held.namespace.clone());
+            }
+        }
+        self.waiting = false;
+        for place in places {
+            let inside = place.map(|fd| Inside::enter(&fd)).transpose();
+            if let Ok(_inside) = inside {
+                self.waiting |= self.registry.tend();
+            }
+        }
+    }
+
+    /// Answers a request of a connection.
+    pub fn handle(&mut self, key: u64, message: ToEngine) -> Outcome {
+        let mut watch = None;
+        let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
+        Outcome { answer, watch }
+    }
+
+    fn answer(&mut self, key: u64, message: ToEngine, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {
+        let Some(session) = self.sessions.get(&key) else { return Err(Condition::System.says("no such session")) };
+        let peer = session.peer.clone();
+        match message {
+            ToEngine::Hello(program) => Ok(FromEngine::Welcome(self.hello(key, program))),
+            _ if session.client == 0 => Err(Condition::System.says("the first message is a greeting")),
+            ToEngine::Open => self.open(peer, watch),
+            ToEngine::Attach(fd) => Ok(match self.token(&fd) {
+                Some((_, Token { held: Some(held), .. })) => FromEngine::Granted(held.granted()),
+                Some(_) => FromEngine::Unbound,
+                None => FromEngine::Unknown,
+            }),
+            ToEngine::Release(fd) => {
+                let held = self.token_mut(&fd).and_then(|t| t.held.take());
+                if let Some(held) = held {
+                    self.let_go(held);
+                }
+                Ok(FromEngine::Done)
+            }
+            ToEngine::Register(ask) => self.register(key, &peer, ask),
+            ToEngine::Taps(RingOf { token, dir, ring }) => {
+                let id = self.token(&token).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
+                Ok(FromEngine::Taps(id.and_then(|id| self.registry.taps(id, dir, ring))))
+            }
+            ToEngine::ValePeer(asked) => {
+                // Ports of a switch trust each other; a user without any on it has no business there.
+                let sits =
+                    |t: &Token| t.opener.uid == peer.uid && t.held.as_ref().is_some_and(|h| h.sends_to(asked.switch));
+                let admitted = peer.uid == 0 || self.tokens.values().any(sits);
+                Ok(FromEngine::ValePeer(if admitted { self.registry.vale_peer(asked) } else { None }))
+            }
+            ToEngine::Ask(Asked { namespace, request }) => {
+                let subject = subject_of_request(&request);
+                self.permit(key, &[&peer], &subject)?;
+                let _inside = self.enter(key, &peer, namespace.as_ref(), &subject)?;
+                match &request {
+                    Request::Register(register) => self.registry.check(register).map(|()| Reply::Done),
+                    _ => self.registry.ask(&request),
+                }
+                .map(FromEngine::Answer)
+            }
+        }
+    }
+
+    fn hello(&mut self, key: u64, program: String) -> Welcome {
+        let mut client = self.last_client;
+        loop {
+            client = (client + 1) % CLIENTS;
+            if client != 0 && self.sessions.values().all(|s| s.client != client) {
+                break;
+            }
+        }
+        self.last_client = client;
+        let mut admitted = false;
+        let mut before = 0;
+        if let Some(session) = self.sessions.get_mut(&key) {
+            admitted = self.policy.admits(&session.peer);
+            session.program = program.chars().filter(|c| !c.is_control()).take(32).collect();
+            before = std::mem::replace(&mut session.client, client);
+        }
+        if before != 0 {
+            self.registry.abandon(before);
+        }
+        Welcome { client, admitted }
+    }
+
+    fn open(&mut self, opener: Arc<Peer>, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {
+        let of_user = self.tokens.values().filter(|t| t.opener.uid == opener.uid).count();
+        if self.tokens.len() >= TOKENS || (opener.uid != 0 && of_user >= self.tokens_of_user) {
+            return Err(Failure {
+                errno: crate::sys::Errno(libc::EMFILE),
+                message: format!("user {} has {of_user} netmap descriptors open; close some", opener.uid),
+            });
+        }
+        let failed = |call| move |e| Failure::system(&Error::new(call, "a netmap descriptor", e));
+        let (theirs, end) = socket_pair(libc::SOCK_CLOEXEC).map_err(failed("socketpair"))?;
+        let theirs = theirs.high();
+        self.last_token += 1;
+        let key = self.last_token;
+        // Unique as long as no two daemons share a process id, a count and a nanosecond.
+        let name = format!("{TOKEN_NAME}{}/{key}/{}", process_id(), monotonic().as_nanos());
+        name_socket(&end, &name).map_err(failed("bind"))?;
+        let inode = identity(theirs.as_raw_fd()).map_err(failed("fstat"))?;
+        *watch = Some((key, end.as_raw_fd()));
+        self.tokens.insert(key, Token { end, opener, inode, held: None });
+        self.by_inode.insert(inode, key);
+        Ok(FromEngine::Opened(Arc::new(theirs)))
+    }
+
+    fn token(&self, fd: &Fd) -> Option<(u64, &Token)> {
+        let key = *self.by_inode.get(&identity(fd.as_raw_fd()).ok()?)?;
+        Some((key, self.tokens.get(&key)?))
+    }
+
+    fn token_mut(&mut self, fd: &Fd) -> Option<&mut Token> {
+        self.tokens.get_mut(self.by_inode.get(&identity(fd.as_raw_fd()).ok()?)?)
+    }
+
+    fn register(&mut self, key: u64, peer: &Peer, ask: RegisterToken) -> Result<FromEngine, Failure> {
+        let RegisterToken { token, namespace, register } = ask;
+        let Some((_, known)) = self.token(&token) else { return Ok(FromEngine::Unknown) };
+        if let Some(held) = &known.held {
+            return Err(Failure::already_bound(&held.grant.name));
+        }
+        if register.options.extmem.is_some() || register.options.offsets.is_some() {
+            return Err(Failure::not_through_netmapd(register.name, "memory of the program or packet offsets"));
+        }
+        let opener = known.opener.clone();
+        let subject = subject_of(&register);
+        // As with a device file, who opened it counts: a helper may have, and passed it on.
+        self.permit(key, &[peer, &opener], &subject)?;
+        let inside = self.enter(key, peer, namespace.as_ref(), &subject)?;
+        let grant = Arc::new(self.registry.register(&register)?);
+        self.waiting |= matches!(subject, Subject::Interface(_)) && self.registry.tend();
+        // None where it is our own, so that no descriptor keeps a namespace alive for nothing.
+        let namespace = namespace.filter(|_| inside.is_some());
+        drop(inside);
+        let held = Held { grant, flags: register.flags, namespace };
+        let granted = held.granted();
+        match self.token_mut(&token) {
+            Some(token) => token.held = Some(held),
+            None => self.let_go(held),
+        }
+        Ok(FromEngine::Granted(granted))
+    }
+
+    fn permit(&mut self, key: u64, peers: &[&Peer], subject: &Subject) -> Result<(), Failure> {
+        if peers.iter().any(|peer| self.policy.allows(peer, subject)) {
+            return Ok(());
+        }
+        let uid = peers.first().map_or(u32::MAX, |p| p.uid);
+        self.refused(key, format_args!("may not {subject}"));
+        Err(Condition::MissingCapability.says(format!(
+            "user {uid} may not {subject}: join the group `netmap`, or have root add `allow = user:{uid} ...` to \
+             netmapd.conf"
+        )))
+    }
+
+    fn refused(&mut self, key: u64, what: std::fmt::Arguments<'_>) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let (peer, program) = (session.peer.clone(), session.program.clone());
+        let line = format_args!("user {}, process {} ({program:?}): {what}", peer.uid, peer.pid);
+        self.quiet.log(monotonic(), Level::Warn, line);
+    }
+
+    /// Moves into the client's network namespace. Where that is not permitted, ports in memory still work: their names count
+    /// in the daemon's own then.
+    fn enter(
+        &mut self,
+        key: u64,
+        peer: &Peer,
+        namespace: Option<&Arc<Fd>>,
+        subject: &Subject,
+    ) -> Result<Option<Inside>, Failure> {
+        let Some(fd) = namespace else { return Ok(None) };
+        if !is_namespace(fd) {
+            return Err(Condition::System.says("what was passed is no network namespace"));
+        }
+        // Whoever can open a file can pass any namespace that has a name; only one's own counts.
+        if peer.uid != 0 && !lives_in(peer.pid, fd) {
+            self.refused(key, format_args!("is not in the network namespace that it passed"));
+            return Err(Condition::MissingCapability.says("the process is not in the network namespace that it names"));
+        }
+        match Inside::enter(fd) {
+            Ok(inside) => Ok(inside),
+            Err(_) if matches!(subject, Subject::Facts | Subject::Software) => Ok(None),
+            Err(e) => Err(Failure::missing_capability(
+                format!("netmapd cannot work in the network namespace of the program: {e}"),
+                "CAP_SYS_ADMIN",
+            )),
+        }
+    }
+
+    /// Descriptors whose end hung up without anybody saying so; none unless the edge lost an event.
+    pub fn sweep(&mut self) -> usize {
+        let gone: Vec<u64> =
+            self.tokens.iter().filter(|(_, t)| crate::sys::hung_up(&t.end)).map(|(key, _)| *key).collect();
+        gone.iter().for_each(|key| self.hung_up(*key));
+        gone.len()
+    }
+
+    /// How long until something has to be done unasked.
+    pub fn patience(&self) -> Option<Duration> {
+        self.waiting.then_some(TEND_EVERY)
+    }
+}
+
+impl Held {
+    /// Whether it is a port of this switch.
+    fn sends_to(&self, switch: u64) -> bool {
+        let seat = |g: &RingGrant| matches!(&g.carrier, CarrierGrant::ValeTx { seat: Some(s) } if s.switch == switch);
+        self.grant.tx.iter().any(seat)
+    }
+
+    fn granted(&self) -> Granted {
+        Granted { grant: self.grant.clone(), flags: self.flags }
+    }
+}

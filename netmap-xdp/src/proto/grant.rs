@@ -1,0 +1,56 @@
+//! A [`Grant`] on the wire. A new field is one more word here, in its structure's line, and one more in
+//! [`VERSION`](super::VERSION).
+
+use super::wire::{Malformed, Reader, Wire, Writer, wire_enum, wire_struct};
+use crate::ctl::RegisterReply;
+use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+use crate::port::monitor::TapKind;
+use crate::port::nic::NicPlan;
+use crate::ring::{Dir, KringPlace, RingPlace};
+use crate::shm::Memory;
+use crate::sys::Mode;
+use crate::xsk::Geometry;
+use std::sync::Arc;
+
+wire_struct! {
+    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link }
+    TapsGrant { number, taps }
+    TapGrant { region, private, private_size, ring, kring, kind, wake }
+    SeatGrant { memory, switch, port, tenant }
+    ValePeer { region, region_size, private, private_size, rings }
+    RingGrant { ring, kring, carrier }
+    RingPlace { offset, slots, buffers_at, buffers, dir, id }
+    KringPlace { offset }
+    NicPlan { rx_size, tx_size, geometry, multi_buffer }
+    RegisterReply {
+        offset, memsize, tx_slots, rx_slots, tx_rings, rx_rings, host_tx_rings, host_rx_rings, mem_id, extra_bufs
+    }
+}
+
+wire_enum! {
+    CarrierGrant {
+        0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
+        3 => Host { tap, frame, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
+    }
+    TapKind { 0 => Copy, 1 => Exchange, 2 => Chain }
+    Dir { 0 => Tx, 1 => Rx }
+    Mode { 0 => ZeroCopy, 1 => Native, 2 => Generic }
+    Geometry { 0 => Unaligned, 1 => Aligned }
+}
+
+/// Memory of a program stays in its process: netmapd refuses requests that bring any, so a grant on the wire has none.
+impl Wire for Arc<Memory> {
+    fn put(&self, _: &mut Writer) {}
+    fn take(_: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Err(Malformed("memory of a program, which cannot be passed on"))
+    }
+}
+
+impl Wire for GrantId {
+    fn put(&self, to: &mut Writer) {
+        self.0.put(to);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        u64::take(from).map(GrantId)
+    }
+}

@@ -1,0 +1,58 @@
+//! netmapd: reads the command line and runs the daemon of the library.
+
+use clap::Parser;
+use netmap_xdp::daemon::{self, Config, Options};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Serves netmap ports to all processes of this machine.
+///
+/// Programs start it when nobody answers; started by hand it goes to the background, unless told otherwise, and logs beside
+/// its socket.
+#[derive(Parser)]
+#[command(version, args_override_self = true)]
+struct Args {
+    /// Where to listen [default: /run/netmap-xdp/netmapd.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Members of this group may bind everything; `none` for no group [default: netmap, if there is one]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Configuration file [default: /etc/netmap-xdp/netmapd.conf, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Stay in the foreground, and log to standard error
+    #[arg(long)]
+    foreground: bool,
+    /// End when nobody has used it for so long
+    #[arg(long, value_name = "SECONDS")]
+    idle_exit: Option<u32>,
+    /// Packet buffers of 2048 bytes in the region that all NIC, host and pipe ports share
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
+    buffers: Option<u32>,
+    /// The lock beside the socket is held already, by this descriptor
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    lock_fd: Option<i32>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // The daemon works in `/` when it is in the background.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let flags = Config {
+        socket: args.socket.map(absolute),
+        group: args.group,
+        buffers: args.buffers,
+        idle_exit: args.idle_exit.map(|s| Duration::from_secs(s.into())),
+        ..Config::default()
+    };
+    let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
+    match daemon::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("netmapd: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
