@@ -46,8 +46,8 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 test: deps ## all tests (as root)
 	@bash mk/test.sh
 
-bench: deps build ## measure, against a peer in the same run (as root)
-	cargo run --release --locked -p netmap-xdp-benches
+bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
+	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)
 
 lint: ## formatting, warnings as errors, shell scripts, licences
 	cargo fmt --all --check

@@ -1,0 +1,101 @@
+//! `make bench`: what netmap-xdp costs, always against a peer in the same run.
+//!
+//! | subcommand | question | peer |
+//! |---|---|---|
+//! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
+//! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
+//! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
+//!
+//! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
+//! a ratio of two contenders of the same round. Needs root for `nic` and `preload`, which make network namespaces of their
+//! own and delete them.
+
+mod bare;
+mod layer;
+mod machine;
+mod nic;
+mod preload;
+mod stats;
+mod worker;
+
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Measures netmap-xdp against bare AF_XDP; without a subcommand, everything.
+#[derive(Parser)]
+#[command(name = "netmap-xdp-benches")]
+struct Cli {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    effort: Effort,
+}
+
+/// How much to measure.
+#[derive(Args, Clone, Copy)]
+pub struct Effort {
+    /// A short run that shows that everything works; its numbers are rough
+    #[arg(long, global = true)]
+    quick: bool,
+    /// End with status 1 if a goal is missed
+    #[arg(long, global = true)]
+    check: bool,
+    /// Rounds; every contender runs once in each
+    #[arg(long, global = true)]
+    rounds: Option<usize>,
+}
+
+impl Effort {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 9 }).max(1)
+    }
+
+    /// How long one contender is measured in one round.
+    fn window(&self) -> Duration {
+        Duration::from_millis(if self.quick { 150 } else { 500 })
+    }
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Sending, receiving and forwarding over veth
+    Nic,
+    /// One sync per packet, without the kernel
+    Layer,
+    /// Calls that have nothing to do
+    Preload,
+    /// A contender of `nic`, in a process of its own
+    #[command(hide = true)]
+    Worker(worker::Job),
+    /// What `layer` counts the instructions of
+    #[command(hide = true)]
+    Count(layer::Count),
+}
+
+/// Whether every goal of a benchmark was reached.
+type Reached = bool;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let effort = cli.effort;
+    let reached = match cli.what {
+        Some(What::Worker(job)) => return worker::run(&job),
+        Some(What::Count(count)) => return layer::count(&count),
+        Some(What::Nic) => all(&effort, &[nic::run]),
+        Some(What::Layer) => all(&effort, &[layer::run]),
+        Some(What::Preload) => all(&effort, &[preload::run]),
+        None => all(&effort, &[layer::run, preload::run, nic::run]),
+    };
+    if effort.check && !reached {
+        eprintln!("a goal was missed");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn all(effort: &Effort, benches: &[fn(&Effort) -> Reached]) -> Reached {
+    machine::describe();
+    // Every one runs, whatever the others say.
+    benches.iter().filter(|bench| !bench(effort)).count() == 0
+}

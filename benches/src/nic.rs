@@ -1,0 +1,194 @@
+//! Sending, receiving and forwarding over veth pairs in a network namespace of their own, three ways: a bare AF_XDP loop, the
+//! Rust API, and a C program under the preload.
+//!
+//! ```text
+//! transmit   contender ─ nmx0 ═ nmx1 ─ nobody: the stack drops what it does not know
+//! receive    feeder ─ nmx0 ═ nmx1 ─ contender
+//! forward    feeder ─ nmx0 ═ nmx1 ─ contender ─ nmx2 ═ nmx3 ─ nobody
+//! ```
+//! On veth the receiving end's softirq work runs on the sender's processor. So the feeder has the first processor, and with
+//! it everything up to the receive ring; the contender has the second, and with it what becomes of the packets that it
+//! sends. A receiver that is fed from the other processor is faster than its feeder and sleeps after every few packets: its
+//! rate is the feeder's, and what tells is its processor time per packet, mostly that of going to sleep. On one processor
+//! with its feeder it finds whole bursts, and the rate is that of both together; processor time there says little, since
+//! softirq work goes to whoever runs. Contenders take turns in every round, each in a process of its own.
+
+use crate::machine::{Bystanders, cdylib, now, pair_of_cores};
+use crate::stats::Sample;
+use crate::{Effort, Reached};
+use netmap_xdp_tests::{Cmd, Finished, Namespace, Running, compile_c, is_root, workspace};
+use std::time::Duration;
+
+/// The least share of the bare loop's rate that is good enough.
+const GOAL: f64 = 0.95;
+/// A run during which others took more of a processor than this is repeated, as long as there is time.
+const QUIET: f64 = 0.10;
+/// The time for a scene within which runs are repeated.
+const PATIENCE: Duration = Duration::from_secs(18);
+/// Of the paced feeder: below what anybody here can send.
+const PACE: u64 = 200_000;
+
+const CONTENDERS: [(&str, How); 3] =
+    [("bare AF_XDP", How::Worker("bare")), ("Rust API", How::Worker("api")), ("C, preload", How::C)];
+
+#[derive(Clone, Copy)]
+enum How {
+    Worker(&'static str),
+    C,
+}
+
+/// One way to load the contenders.
+struct Scene {
+    title: &'static str,
+    kind: &'static str,
+    dev: &'static str,
+    feed: Feed,
+    /// Whether its rate is the contender's own doing.
+    rated: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Feed {
+    /// Nothing: the contender is the sender.
+    None,
+    /// As fast as it goes, on the feeder's processor.
+    Flood,
+    /// As fast as it goes, on the contender's.
+    SameCore,
+    /// [`PACE`] packets a second in bursts.
+    Paced,
+}
+
+const SCENES: [Scene; 5] = [
+    Scene { title: "transmit", kind: "tx", dev: "nmx0", feed: Feed::None, rated: true },
+    Scene { title: "receive, flood from the other core", kind: "rx", dev: "nmx1", feed: Feed::Flood, rated: true },
+    Scene { title: "receive, flood from the same core", kind: "rx", dev: "nmx1", feed: Feed::SameCore, rated: true },
+    Scene { title: "receive, 0.2 Mpps", kind: "rx", dev: "nmx1", feed: Feed::Paced, rated: false },
+    Scene { title: "forward a flood", kind: "forward", dev: "nmx1,nmx2", feed: Feed::Flood, rated: true },
+];
+
+/// What a contender did in all rounds.
+#[derive(Default)]
+struct Column {
+    mpps: Sample,
+    cpu: Sample,
+}
+
+/// The whole benchmark.
+pub fn run(effort: &Effort) -> Reached {
+    if !is_root() {
+        println!("\nnic: left out, since network namespaces need root");
+        return false;
+    }
+    let ns = Namespace::new();
+    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
+        let ip = |args: &[&str]| {
+            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
+        };
+        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
+        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
+        ip(&["link", "set", one, "up"]);
+        ip(&["link", "set", other, "up"]);
+    }
+    let c_program = compile_c(&workspace().join("benches/c/nm-loops.c"), "nm-loops", &[]);
+    let [feeder_core, core] = pair_of_cores();
+    println!(
+        "\nnic: veth, batches of 64, {} rounds of {} ms; feeder on processor {feeder_core}, contenders on {core}; goal {GOAL}",
+        effort.rounds(),
+        effort.window().as_millis()
+    );
+    let mut reached = true;
+    for scene in &SCENES {
+        let feeder = feeder(&ns, scene.feed, [feeder_core, core]);
+        let (start, mut disturbed) = (now(), 0);
+        let mut columns: [Column; 3] = Default::default();
+        let mut mode = String::new();
+        for round in 0..effort.rounds() {
+            for turn in 0..CONTENDERS.len() {
+                let i = (round + turn) % CONTENDERS.len();
+                let done = loop {
+                    let bystanders = Bystanders::watch(feeder.as_ref().map(Running::pid));
+                    let done = contend(&ns, CONTENDERS[i].1, scene, core, effort.window(), &c_program);
+                    let quiet = bystanders.share() <= QUIET;
+                    if quiet || effort.quick || now() - start > PATIENCE.as_nanos() as u64 {
+                        disturbed += usize::from(!quiet);
+                        break done;
+                    }
+                };
+                let field = |name| done.field(name).unwrap_or_else(|| panic!("no {name}: {done}")) as f64;
+                let packets = field("packets");
+                columns[i].mpps.add(packets / field("ns") * 1e3);
+                columns[i].cpu.add(field("cpu") / packets.max(1.0));
+                if let Some((_, m)) = done.stdout.split_once("mode=") {
+                    mode = m.trim().to_string();
+                }
+            }
+        }
+        reached &= show(scene, &columns, &mode);
+        if disturbed > 0 {
+            println!("  others were busy in {disturbed} of {} runs", effort.rounds() * CONTENDERS.len());
+        }
+    }
+    reached
+}
+
+fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
+    println!(
+        "{:<44} {:<18} {:<18} {:<16} ratio",
+        format!("{} ({mode})", scene.title),
+        "Mpps (min..max)",
+        "ratio to bare",
+        "CPU ns/packet"
+    );
+    let mut reached = true;
+    for ((name, _), c) in CONTENDERS.iter().zip(columns) {
+        let rate = c.mpps.ratio_to(&columns[0].mpps);
+        let cpu = c.cpu.ratio_to(&columns[0].cpu);
+        let met = !scene.rated || rate.median() >= GOAL;
+        println!(
+            "  {name:<42} {:<18} {:<18} {:<16} {:.2}{}",
+            c.mpps.show(2),
+            rate.show(2),
+            c.cpu.show(0),
+            cpu.median(),
+            if met { "" } else { "  missed" }
+        );
+        reached &= met;
+    }
+    reached
+}
+
+fn worker(ns: &Namespace, words: [&str; 3], core: usize, window: Duration) -> Cmd {
+    let own = std::env::current_exe().expect("the path of this program");
+    let (core, window) = (core.to_string(), window.as_millis().to_string());
+    ns.command(own).env("NETMAP_XDP_LOG", "warn").arg("worker").args(words).args(["--core", &core, "--window", &window])
+}
+
+/// The sender that loads a scene; it ends when dropped.
+fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
+    let core = if matches!(feed, Feed::SameCore) { cores[1] } else { cores[0] };
+    let cmd = worker(ns, ["feed", "bare", "nmx0"], core, Duration::from_secs(3600));
+    match feed {
+        Feed::None => None,
+        Feed::Flood | Feed::SameCore => Some(cmd.spawn()),
+        Feed::Paced => Some(cmd.args(["--rate", &PACE.to_string()]).spawn()),
+    }
+}
+
+fn contend(
+    ns: &Namespace,
+    how: How,
+    scene: &Scene,
+    core: usize,
+    window: Duration,
+    c_program: &std::path::Path,
+) -> Finished {
+    let cmd = match how {
+        How::Worker(how) => worker(ns, [scene.kind, how, scene.dev], core, window),
+        How::C => {
+            let preload = ns.command(c_program).env("LD_PRELOAD", cdylib()).env("NETMAP_XDP_LOG", "warn");
+            preload.args([scene.kind, scene.dev, &core.to_string(), &window.as_millis().to_string()])
+        }
+    };
+    cmd.timeout(window + Duration::from_secs(10)).run().expect_success()
+}
