@@ -201,7 +201,9 @@ impl Port {
 
     /// `poll`: syncs, and waits until what is wanted is there; `None` waits without limit. `EINTR`: a signal came.
     pub fn wait(&mut self, want: Interest, timeout: Option<Duration>) -> Result<Ready, Error> {
-        Ok(wait_many(&mut [(self, want)], timeout)?[0])
+        let mut fds = [entry(want)];
+        client::wait(&mut fds, |_, _| Some(&self.binding), timeout, None)?;
+        Ok(ready(&fds[0]))
     }
 
     /// Counters of the `i`-th bound transmit ring.
@@ -277,16 +279,21 @@ fn counters(k: &Kring) -> RingCounters {
 
 /// `poll` over several ports: answer `i` belongs to `ports[i]`. `EINTR`: a signal came.
 pub fn wait_many(ports: &mut [(&mut Port, Interest)], timeout: Option<Duration>) -> Result<Vec<Ready>, Error> {
-    let events =
-        |want: Interest| (if want.read { libc::POLLIN } else { 0 }) | (if want.write { libc::POLLOUT } else { 0 });
-    // The number is not used: the binding is found by its place.
-    let mut fds: Vec<_> =
-        ports.iter().map(|(_, want)| libc::pollfd { fd: 0, events: events(*want), revents: 0 }).collect();
+    let mut fds: Vec<_> = ports.iter().map(|(_, want)| entry(*want)).collect();
     client::wait(&mut fds, |i, _| ports.get(i).map(|(port, _)| &port.binding), timeout, None)?;
-    let ready = |p: &libc::pollfd| Ready {
+    Ok(fds.iter().map(ready).collect())
+}
+
+/// What is asked of a port. The number is not used: the binding is found by its place.
+fn entry(want: Interest) -> libc::pollfd {
+    let events = (if want.read { libc::POLLIN } else { 0 }) | (if want.write { libc::POLLOUT } else { 0 });
+    libc::pollfd { fd: 0, events, revents: 0 }
+}
+
+fn ready(p: &libc::pollfd) -> Ready {
+    Ready {
         read: p.revents & libc::POLLIN != 0,
         write: p.revents & libc::POLLOUT != 0,
         error: p.revents & libc::POLLERR != 0,
-    };
-    Ok(fds.iter().map(ready).collect())
+    }
 }
