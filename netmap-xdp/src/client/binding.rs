@@ -486,22 +486,36 @@ impl Bound {
         }
     }
 
-    /// What a sleeper that waits for `events` watches.
-    pub(super) fn edges(&self, events: i16) -> [Option<&EdgeSet>; 2] {
+    /// What a sleeper that waits for `events` watches for edges; `level` is what [`Bound::level`] said.
+    pub(super) fn edges(&self, events: i16, level: bool) -> [Option<&EdgeSet>; 2] {
         let set = |rings: &[PortRing]| {
             let signals: Vec<_> = rings.iter().filter_map(|r| r.carrier().signal()).collect();
             let set = EdgeSet::new().ok()?;
             signals.iter().try_for_each(|&(fd, events)| set.add(fd, events)).ok()?;
             Some(set)
         };
+        let (tx, rx) = (events & WANT_TX != 0, events & WANT_RX != 0 && !level);
         [
-            (events & WANT_TX != 0).then(|| self.tx_edges.get_or_init(|| set(&self.tx)).as_ref()).flatten(),
-            (events & WANT_RX != 0).then(|| self.rx_edges.get_or_init(|| set(&self.rx)).as_ref()).flatten(),
+            tx.then(|| self.tx_edges.get_or_init(|| set(&self.tx)).as_ref()).flatten(),
+            rx.then(|| self.rx_edges.get_or_init(|| set(&self.rx)).as_ref()).flatten(),
         ]
     }
 
+    /// Whether a sleeper that waits for `events` watches the sockets of the receive rings themselves. It should where it
+    /// can: an edge set stays in the sockets' wait queues, and costs the kernel's side a callback per wakeup even while
+    /// nobody sleeps.
+    pub(super) fn level(&self, events: i16) -> bool {
+        events & WANT_RX != 0 && !self.rx.is_empty() && self.rx.iter().all(PortRing::level)
+    }
+
+    /// The sockets of the receive rings.
+    pub(super) fn rx_signals(&self) -> impl Iterator<Item = libc::pollfd> {
+        let signals = self.rx.iter().filter_map(|r| r.carrier().signal());
+        signals.map(|(fd, events)| libc::pollfd { fd, events: events as i16, revents: 0 })
+    }
+
     /// How long a sleeper may go without looking after the rings itself.
-    pub(super) fn patience(&self, events: i16) -> Duration {
+    pub(super) fn patience(&self, events: i16, level: bool) -> Duration {
         let known_quiet = (QUIET..SHARED).contains(&self.quiet.load(Relaxed));
         let mut most = if known_quiet { LOOK_AFTER } else { LOOK_AFTER_SHARED };
         for ring in self.tx.iter().chain(&self.rx) {
@@ -512,7 +526,7 @@ impl Bound {
                 most = most.min(REKICK);
             }
         }
-        if self.edges(events).iter().all(Option::is_none) {
+        if events & (WANT_TX | WANT_RX) != 0 && !level && self.edges(events, level).iter().all(Option::is_none) {
             return most.min(REKICK);
         }
         let completions = events & WANT_TX != 0 && self.tx.iter().any(|r| r.carrier().socket().is_some());

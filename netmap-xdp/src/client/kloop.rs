@@ -131,10 +131,10 @@ impl Binding {
             match signals {
                 None => pause(sleep),
                 Some(signals) => {
-                    let edges = bound.edges(BOTH);
+                    let edges = bound.edges(BOTH, false);
                     let mut fds: Vec<_> = edges.iter().flatten().map(|set| entry(set)).collect();
                     fds.push(entry(&signals.kicks));
-                    let most = bound.patience(BOTH).min(LONGEST_SLEEP);
+                    let most = bound.patience(BOTH, false).min(LONGEST_SLEEP);
                     match crate::sys::ppoll(&mut fds, Some(most), None) {
                         Ok(0) => bound.look_after(),
                         Ok(_) => {

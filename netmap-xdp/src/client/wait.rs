@@ -1,8 +1,8 @@
 //! Waiting on netmap descriptors and others at once: the implicit syncs of `poll`, then sleep on what carries readiness.
 //!
-//! A descriptor of netmap is ready when a sync says so. Until then the thread sleeps on the edges of the sockets behind the
-//! rings ([`EdgeSet`]), and on the program's other descriptors themselves. When nothing of the program's own has to be
-//! asked, a ready ring costs no system call.
+//! A descriptor of netmap is ready when a sync says so. Until then the thread sleeps on the sockets of receive rings and on
+//! the program's other descriptors themselves, and on the edges ([`EdgeSet`]) of sockets whose level says nothing. When
+//! nothing of the program's own has to be asked, a ready ring costs no system call.
 
 use super::binding::{Binding, RETRY};
 use crate::sys::{Errno, monotonic, ppoll};
@@ -98,7 +98,8 @@ fn sleep<B: Deref<Target = Binding>>(
     left: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Result<bool, Errno> {
-    // Two entries per netmap descriptor: the edges of its transmit and of its receive rings.
+    // The program's other descriptors, then sockets of receive rings, then the edges of transmit rings, or of receive rings
+    // whose sockets would not let anybody sleep.
     let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 2);
     let mut ours = Vec::with_capacity(fds.len());
     let mut patience = Duration::MAX;
@@ -114,17 +115,22 @@ fn sleep<B: Deref<Target = Binding>>(
     for (b, events) in &ours {
         if let Some(bound) = b.bound() {
             syncs.push((bound, *events, bound.syncs(*events)));
-            patience = patience.min(bound.patience(*events));
-            sets.extend(bound.edges(*events).into_iter().flatten());
+            let level = bound.level(*events);
+            patience = patience.min(bound.patience(*events, level));
+            sets.extend(bound.edges(*events, level).into_iter().flatten());
+            if level {
+                watched.extend(bound.rx_signals());
+            }
         }
     }
+    let signals = watched.len();
     let most = left.map_or(patience, |l| l.min(patience));
     // Not by epoll_wait, which the kernel ends with EINTR whenever a signal passes by, even one without a handler: ppoll goes
     // on when a program was stopped and continued.
     watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
     let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
     syncs.iter().for_each(|&(bound, events, before)| bound.slept(events, before));
-    for (p, set) in watched[foreign..].iter().zip(&sets) {
+    for (p, set) in watched[signals..].iter().zip(&sets) {
         if p.revents != 0 {
             // Taken now: the syncs that follow see whatever these edges announced.
             set.take()?;

@@ -26,6 +26,11 @@ pub trait Carrier: Send + Sync {
     /// The descriptor whose edges tell that a sync may find more, and the events to watch it for.
     fn signal(&self) -> Option<(RawFd, i32)>;
 
+    /// Whether the level of the signal says as much as its edges: it is false by now unless a sync would move something.
+    fn level(&self, _ring: &Kring) -> bool {
+        false
+    }
+
     /// Whether handed-over packets wait for another kick, without an edge that would tell when.
     fn stalled(&self) -> bool {
         false
@@ -141,6 +146,12 @@ impl PortRing {
     /// What carries it.
     pub fn carrier(&self) -> &dyn Carrier {
         &*self.carrier
+    }
+
+    /// Whether a sleeper can watch the signal itself, and needs no edges: see [`Carrier::level`]. Not while somebody else
+    /// syncs the ring, since the level then stays however often it is looked at.
+    pub fn level(&self) -> bool {
+        self.kring.state().lock.load(Relaxed) == 0 && self.carrier.level(&self.kring)
     }
 
     /// Whether the program handed over slots that no sync has taken.

@@ -414,6 +414,11 @@ impl Carrier for NicRx {
         Some(self.socket.as_raw_fd())
     }
 
+    fn level(&self, k: &Kring) -> bool {
+        // What is in the kernel's ring has room in ours.
+        k.hwtail() != k.rx_stop()
+    }
+
     fn probe(&self, k: &Kring) {
         probe(&self.socket, k);
     }
