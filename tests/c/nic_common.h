@@ -226,7 +226,7 @@ run_scenarios(const struct scenario *all, size_t count, int argc, char **argv)
     size_t i;
     int ran = 0;
 
-    alarm(20); /* nothing here may hang */
+    alarm(60); /* nothing here may hang */
     for (i = 0; i < count; i++) {
         if (argc == 2 && (strcmp(argv[1], "all") == 0 || strcmp(argv[1], all[i].name) == 0)) {
             fprintf(stderr, "scenario %s\n", all[i].name);

@@ -262,7 +262,7 @@ impl Pair {
     fn wait_carrier(&self) {
         for end in [&self.a, &self.b] {
             let show = Cmd::new("ip").args(["-n", end.ns.name(), "-j", "link", "show", "dev", end.dev]);
-            let up = wait_until(Duration::from_secs(5), || show.clone().run().stdout.contains("\"LOWER_UP\""));
+            let up = wait_until(Duration::from_secs(5), || show.clone().run().stdout.contains("\"operstate\":\"UP\""));
             assert!(up, "{} has no carrier", end.dev);
         }
     }
