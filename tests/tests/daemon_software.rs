@@ -68,20 +68,41 @@ fn two_switches_of_one_daemon_do_not_mix() {
     assert_eq!(other.wait(SOON).field("received"), Some(0));
 }
 
-#[test]
-fn a_third_process_captures_a_busy_pipe() {
+/// Sends from one process to another while a third one captures, which comes in the middle of the traffic.
+fn capture(from: &str, to: &str, monitor: &str) {
     let daemons = Daemons::new();
     let _daemon = daemons.start(&[]);
-    let there = receiver(&daemons, "netmap:tap}1", &["-n", "20000"]);
-    let mut sender = start(&daemons, &SEND, "netmap:tap{1", &["-n", "20000", "-R", GENTLE, "-l", "60,1514", "-T", "8"]);
-    // It comes in the middle of the traffic.
-    let captured = receiver(&daemons, "netmap:tap{1/t", &[]);
+    let there = receiver(&daemons, to, &["-n", "20000"]);
+    let mut sender = start(&daemons, &SEND, from, &["-n", "20000", "-R", GENTLE, "-l", "60,1514"]);
+    // If its port goes with the traffic, so does it.
+    let captured = receiver(&daemons, monitor, &["-T", "4"]);
     expect_all(there, 20_000);
     assert!(wait_until(SOON, || !sender.is_alive()), "{}", sender.stderr());
     let captured = captured.wait(SOON);
     assert!(captured.field("received") > Some(1000), "{captured}");
     for fault in ["corrupt", "reordered", "other"] {
         assert_eq!(captured.field(fault), Some(0), "{captured}");
+    }
+}
+
+#[test]
+fn a_third_process_captures_a_busy_pipe() {
+    for monitor in ["netmap:tap{1/t", "netmap:tap}1/r", "netmap:tap{1/z"] {
+        capture("netmap:tap{1", "netmap:tap}1", monitor);
+    }
+}
+
+#[test]
+fn a_third_process_captures_a_port_of_a_switch() {
+    for monitor in ["vale6:s/t", "vale6:r/r", "vale6:s/z", "vale6:r/z"] {
+        capture("vale6:s", "vale6:r", monitor);
+    }
+}
+
+#[test]
+fn a_third_process_captures_a_pipe_on_a_port_of_a_switch() {
+    for monitor in ["vale6:p{1/t", "vale6:p}1/r", "vale6:p}1/z"] {
+        capture("vale6:p{1", "vale6:p}1", monitor);
     }
 }
 
