@@ -176,6 +176,7 @@ impl Engine {
         let key = match (&target, parent.kind()?) {
             (Target::Nic(dev), _) => PortKey::Nic(registry::nic_key(dev)),
             (Target::Pipe(key), PortKind::Pipe { role, .. }) => PortKey::Pipe(*key, role),
+            (Target::Vale(id), _) => PortKey::Vale(*id),
             _ => return Err(Failure::not_open(register.name)),
         };
         if self.ports.unused(&key) {
@@ -258,6 +259,7 @@ impl Engine {
         }
         match target {
             Target::NewVale => self.mem_id_for(register.mem_id),
+            Target::Monitor(parent) if monitor::shares_region(register.flags) => self.ports.mem_id(parent),
             Target::Pipe(key) => match self.ports.vales.find(key.parent) {
                 Some(parent) => self.ports.mem_id(&PortKey::Vale(parent)),
                 None => register.mem_id.max(MAIN_REGION),
@@ -314,7 +316,7 @@ impl Engine {
         match self.bind(&held, register) {
             Ok((grant, nifp)) => {
                 self.grants.insert(grant.id, Held { nifp, ..held });
-                self.ports.relink(self.regions.get(&MAIN_REGION));
+                self.ports.relink(&self.regions);
                 Ok(grant)
             }
             Err(e) => {
@@ -456,7 +458,7 @@ impl Engine {
 
     fn undo(&mut self, held: &Held) {
         self.ports.leave(&held.port, &held.selection, held.exclusive);
-        self.ports.relink(self.regions.get(&MAIN_REGION));
+        self.ports.relink(&self.regions);
         // What lies in a region of its own goes with it.
         let own = self.ports.own_region(&held.port).is_some();
         let mem_id = self.ports.mem_id(&held.port);
@@ -474,7 +476,7 @@ impl Engine {
 
     /// The monitors of a ring of a grant, for a client that found that they changed.
     pub fn taps(&self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
-        self.ports.taps(&self.grants.get(&id)?.port, dir, ring, self.regions.get(&MAIN_REGION))
+        self.ports.taps(&self.grants.get(&id)?.port, dir, ring, &self.regions)
     }
 
     /// Drops ports that nobody uses, and regions with the last of theirs.

@@ -134,9 +134,9 @@ impl MonitorPort {
         &mut self.rings
     }
 
-    /// Its rings that were made; `main` is region 1, in which a monitor without a region of its own lives.
-    pub fn krings(&self, main: Option<&Region>) -> Vec<Kring> {
-        self.region.as_ref().or(main).map_or_else(Vec::new, |region| self.rings.krings(region))
+    /// Its rings that were made; `shared` is the region that a monitor without one of its own lives in.
+    pub fn krings(&self, shared: Option<&Region>) -> Vec<Kring> {
+        self.home(shared).map_or_else(Vec::new, |region| self.rings.krings(region))
     }
 
     /// The region of its own, if it has one.
@@ -171,17 +171,17 @@ impl MonitorPort {
         })
     }
 
-    /// The region that its rings lie in, if there is one; `main` is that of the monitored port.
-    fn home<'a>(&'a self, main: Option<&'a Region>) -> Option<&'a Region> {
-        if self.zero_copy { main } else { self.region.as_ref() }
+    /// The region that its rings lie in, if there is one; `shared` is that of the monitored port.
+    fn home<'a>(&'a self, shared: Option<&'a Region>) -> Option<&'a Region> {
+        if self.zero_copy { shared } else { self.region.as_ref() }
     }
 
-    /// Every buffer of region `main` that the port holds.
-    pub fn buffers(&self, main: &Region) -> Vec<u32> {
+    /// Every buffer that the port holds of the region that it shares.
+    pub fn buffers(&self, shared: &Region) -> Vec<u32> {
         if !self.zero_copy {
             return Vec::new();
         }
-        self.rings.krings(main).iter().flat_map(ring_buffers).collect()
+        self.rings.krings(shared).iter().flat_map(ring_buffers).collect()
     }
 
     /// Forgets all rings, which are the region's to free, unless somebody may still write to them.
@@ -200,10 +200,9 @@ impl MonitorPort {
     }
 
     /// The monitored port has gone: what was delivered can still be read, then the rings say that they are dead.
-    fn orphan(&mut self, main: Option<&Region>) {
+    fn orphan(&mut self, shared: Option<&Region>) {
         self.attached = false;
-        let krings = self.home(main).map_or_else(Vec::new, |home| self.rings.krings(home));
-        for k in krings {
+        for k in self.krings(shared) {
             if k.dir() == Dir::Rx {
                 let _lock = lock(&k);
                 // SYNC monitor-tail: as in `MonitorRx::sync`.
@@ -255,10 +254,11 @@ fn lock(k: &Kring) -> Option<LockGuard<'_>> {
 }
 
 impl Ports {
-    fn home<'a>(&'a self, key: &PortKey, main: Option<&'a Region>) -> Option<&'a Region> {
+    fn home<'a>(&'a self, key: &PortKey, regions: &'a HashMap<u16, Region>) -> Option<&'a Region> {
+        let shared = regions.get(&self.mem_id(key));
         match key {
-            PortKey::Monitor(id) => self.monitors.get(id)?.home(main),
-            _ => main,
+            PortKey::Monitor(id) => self.monitors.get(id)?.home(shared),
+            _ => shared,
         }
     }
 
@@ -291,16 +291,17 @@ impl Ports {
         taps
     }
 
-    /// Brings the taps up to date after ports came or went; `main` is region 1.
-    pub fn relink(&mut self, main: Option<&Region>) {
+    /// Brings the taps up to date after ports came or went.
+    pub fn relink(&mut self, regions: &HashMap<u16, Region>) {
         if self.monitors.is_empty() && self.links.taps.is_empty() {
             return;
         }
         let lost: Vec<u64> =
             self.monitors.iter().filter(|(_, m)| m.attached && self.unused(&m.parent)).map(|(&id, _)| id).collect();
         for id in lost {
+            let shared = regions.get(&self.mem_id(&PortKey::Monitor(id)));
             if let Some(m) = self.monitors.get_mut(&id) {
-                m.orphan(main);
+                m.orphan(shared);
             }
         }
         let wanted = self.wanted();
@@ -310,7 +311,7 @@ impl Ports {
         for place in places {
             let (key, dir, i) = place;
             let (now, then) = (wanted.get(place), before.get(place));
-            let ring = self.home(key, main).zip(self.view(key)).and_then(|(home, v)| v.rings.kring(*dir, *i, home));
+            let ring = self.home(key, regions).zip(self.view(key)).and_then(|(home, v)| v.rings.kring(*dir, *i, home));
             let Some(ring) = ring else { continue };
             // A ring that was made again has forgotten its monitors.
             let forgot = now.is_some() && ring.state().taps.load(Relaxed) == 0;
@@ -331,8 +332,8 @@ impl Ports {
     }
 
     /// The monitors of a ring, for a client that syncs it.
-    pub fn taps(&self, key: &PortKey, dir: Dir, i: u16, main: Option<&Region>) -> Option<TapsGrant> {
-        let ring = self.view(key)?.rings.kring(dir, i, self.home(key, main)?)?;
+    pub fn taps(&self, key: &PortKey, dir: Dir, i: u16, regions: &HashMap<u16, Region>) -> Option<TapsGrant> {
+        let ring = self.view(key)?.rings.kring(dir, i, self.home(key, regions)?)?;
         let monitors = self.links.taps.get(&(*key, dir, i)).into_iter().flatten();
         let tap = |id: &u64| {
             let m = self.monitors.get(id)?;

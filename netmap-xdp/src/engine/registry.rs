@@ -212,7 +212,8 @@ impl Ports {
             let region = regions.get(&self.mem_id(&key))?;
             Some(rings.krings(region))
         });
-        let monitors = self.monitors.values().map(|m| m.krings(regions.get(&super::MAIN_REGION)));
+        let shared = |id: &u64| regions.get(&self.mem_id(&PortKey::Monitor(*id)));
+        let monitors = self.monitors.iter().map(|(id, m)| m.krings(shared(id)));
         for ring in of_regions.chain(monitors).flatten() {
             if ring.break_lock(client) {
                 log(Level::Debug, format_args!("client {client} died in a sync; the next sync repairs its ring"));
@@ -262,8 +263,8 @@ impl Ports {
         let nics = self.nics.iter().filter(|(k, _)| here(PortKey::Nic(**k))).flat_map(|(_, p)| p.buffers(region));
         let pipes = self.pipes.iter().filter(|(k, _)| here(PortKey::Pipe(**k, PipeRole::Master)));
         let nulls = self.nulls.iter().filter(|(k, _)| here(PortKey::Null(**k))).flat_map(|(_, p)| p.buffers(region));
-        let monitors = self.monitors.values().filter(|p| p.shares_region() && region.id == super::MAIN_REGION);
-        let monitors = monitors.flat_map(|p| p.buffers(region));
+        let monitors = self.monitors.iter().filter(|(k, p)| p.shares_region() && here(PortKey::Monitor(**k)));
+        let monitors = monitors.flat_map(|(_, p)| p.buffers(region));
         let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
         nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).chain(vales).collect()
     }
@@ -274,12 +275,13 @@ impl Ports {
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
         self.monitors.retain(|_, p| !p.rings().idle());
-        let (nics, pipes, nulls) = (&self.nics, &self.pipes, &self.nulls);
+        let (nics, pipes, nulls, monitors) = (&self.nics, &self.pipes, &self.nulls, &self.monitors);
         self.abroad.retain(|key, _| match key {
             PortKey::Nic(k) => nics.contains_key(k),
             PortKey::Pipe(k, _) => pipes.contains_key(k),
             PortKey::Null(k) => nulls.contains_key(k),
-            PortKey::Monitor(_) | PortKey::Vale(_) => false,
+            PortKey::Monitor(k) => monitors.contains_key(k),
+            PortKey::Vale(_) => false,
         });
         self.parents.retain(|k, _| pipes.contains_key(k));
         self.vales.drop_idle(|id| self.parents.values().any(|&p| p == id));
@@ -291,7 +293,7 @@ impl Ports {
         self.nics.keys().any(|k| here(PortKey::Nic(*k)))
             || self.pipes.keys().any(|k| here(PortKey::Pipe(*k, PipeRole::Master)))
             || self.nulls.keys().any(|k| here(PortKey::Null(*k)))
-            || (region == super::MAIN_REGION && self.monitors.values().any(MonitorPort::shares_region))
+            || self.monitors.iter().any(|(k, p)| p.shares_region() && here(PortKey::Monitor(*k)))
             || self.vales.iter().any(|(_, p)| p.mem_id() == region && !p.rings().idle())
     }
 }
