@@ -427,10 +427,10 @@ impl Kring {
         self.dropped_many(why, 1);
     }
 
-    /// Counts several drops. `NoRoom` is counted by senders, under the producer's lock; all else under the ring's.
+    /// Counts several drops. Whoever drops counts: with switches that is any sender, whatever lock it holds.
     #[cold]
     pub fn dropped_many(&self, why: Drop, n: u64) {
-        bump(&self.state.drops[why as usize], n);
+        self.state.drops[why as usize].fetch_add(n, Relaxed);
     }
 
     /// Drops by reason.

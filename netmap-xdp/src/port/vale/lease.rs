@@ -73,11 +73,14 @@ fn ahead(i: u32, by: u32, n: u32) -> u32 {
     if to >= n { to - n } else { to }
 }
 
-/// Reserves up to `want` slots of receive ring `k` for `client` (not 0, below 2^31). None: the ring is full, gone or in a
-/// state that cannot be; `packets` are then counted as dropped.
+/// Reserves up to `want` slots of receive ring `k` for `client` (not 0, below 2^31). None: the ring is full or too busy, and
+/// `packets` are counted as dropped; or it is gone, or in a state that cannot be.
 #[inline]
 pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32) -> Option<Lease> {
-    let _lock = lock(k, client, PATIENCE)?;
+    let Some(_lock) = lock(k, client, PATIENCE) else {
+        k.dropped_many(Drop::NoRoom, packets.into());
+        return None;
+    };
     let (s, n) = (k.state(), k.num_slots());
     if s.stopped.load(Relaxed) != 0 {
         return None;
