@@ -91,6 +91,7 @@ impl NicTx {
         }
         let Ok(mut batch) = self.tx.batch() else { return Err(BadSlot) };
         let (mut packets, mut bytes, mut result, mut left_out) = (0, 0, Ok(()), false);
+        let plain = self.plan.geometry == Geometry::Unaligned && !k.has_offsets();
         while i != head {
             let slot = k.slot(i);
             let flags = slot.flags.load(Relaxed);
@@ -113,9 +114,16 @@ impl NicTx {
             if !batch.fits(2) {
                 break;
             }
-            let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
+            let idx = slot.buf_idx.load(Relaxed);
+            let offset = if plain { 0 } else { k.offset(slot) };
             let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
-            match self.plan_frame(k, idx, offset, len) {
+            let planned = if plain && k.is_buffer(idx) && len >= MIN_FRAME {
+                // What nearly every frame is: one descriptor, all of it known here.
+                Ok(Geometry::Unaligned.transmit(idx, len, false))
+            } else {
+                self.plan_frame(k, idx, offset, len)
+            };
+            match planned {
                 Ok(plan) => {
                     batch.push(plan.first);
                     plan.second.into_iter().for_each(|d| batch.push(d));

@@ -228,6 +228,12 @@ impl Kring {
         self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
     }
 
+    /// Whether slots have offsets at all.
+    #[inline]
+    pub fn has_offsets(&self) -> bool {
+        self.state.offset_mask.load(Relaxed) != 0
+    }
+
     /// Where in its buffer the packet of `slot` begins: `nm_get_offset`. 0 unless somebody asked for offsets.
     #[inline]
     pub fn offset(&self, slot: &SlotView) -> u32 {
