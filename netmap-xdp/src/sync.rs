@@ -1,6 +1,6 @@
-//! Atomics, from one place: `std`, or `loom` in the model tests of `tests/loom`.
+//! Atomics, from one place, so that a model checker can take their place one day.
 //!
-//! Shared memory uses the `std` types always, since their layout is the ABI between processes.
+//! Those in shared memory are the `std` types, whose layout is the ABI between processes.
 
 pub use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
