@@ -1,8 +1,7 @@
 //! mmap and munmap.
 //!
 //! A netmap fd is a socket; what gets mapped in its place is the memory of its region. Protection and flags are passed on
-//! as they come, MAP_PRIVATE too: the netmap module lets Linux handle it, with the effect that pages become copies at the
-//! program's first write to them, and so it is here.
+//! as they come, but for MAP_PRIVATE, which `client::mmap_target` refuses with EINVAL: it would be a silent copy of the rings.
 
 use crate::guard::ours;
 use crate::slots;
