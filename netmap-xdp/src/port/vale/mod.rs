@@ -152,6 +152,10 @@ impl Carrier for ValeRx {
         self.wake.signal()
     }
 
+    fn bell(&self) -> bool {
+        true
+    }
+
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
     }
