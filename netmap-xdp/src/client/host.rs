@@ -40,11 +40,11 @@ fn host() -> MutexGuard<'static, Host> {
     HOST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A thread of the engine has something for it to do. The engine may be waiting for that very thread.
-fn nudge() {
-    if let Ok(mut host) = HOST.try_lock() {
-        host.engine().tend_attached();
-    }
+/// A thread of the engine has something for it to do: [`engine::Nudge`](crate::engine::Nudge).
+fn nudge() -> bool {
+    let Ok(mut host) = HOST.try_lock() else { return false };
+    host.engine().tend_attached();
+    true
 }
 
 /// Binds.

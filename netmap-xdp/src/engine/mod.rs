@@ -27,6 +27,7 @@ mod vale;
 mod vale_requests;
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use service::Nudge;
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -97,13 +98,13 @@ pub struct Engine {
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
     attachments: Vec<Attachment>,
-    nudge: Option<fn()>,
+    nudge: Option<Nudge>,
 }
 
 impl Engine {
     /// An engine without ports. Its threads call `nudge` when [`Engine::tend_attached`] has something to do, for a host that
     /// does not call it from time to time anyway; it must not wait for the engine.
-    pub fn new(loader: &'static dyn Loader, nudge: Option<fn()>) -> Engine {
+    pub fn new(loader: &'static dyn Loader, nudge: Option<Nudge>) -> Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }

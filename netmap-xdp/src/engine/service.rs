@@ -10,7 +10,7 @@
 use crate::port::PortRing;
 use crate::port::lane::{Lane, Turn};
 use crate::sync::{AtomicBool, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, block_signals, eventfd, monotonic, ppoll, signal_eventfd, stay_on};
+use crate::sys::{EdgeSet, Errno, Error, Fd, block_signals, eventfd, monotonic, pause, ppoll, signal_eventfd, stay_on};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,9 @@ const LOOK_FOR_UP: Duration = Duration::from_millis(50);
 /// How soon packets that wait for room are tried again, whatever the sockets say; twice as late each time that nothing moved.
 const RETRY: Duration = Duration::from_millis(1);
 const RETRY_AT_LAST: Duration = Duration::from_millis(64);
+
+/// Lets the engine look after what is attached; false if it was busy, perhaps with waiting for the very thread that calls.
+pub type Nudge = fn() -> bool;
 
 /// Which side of a lane is what is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +48,13 @@ struct Served {
 
 struct Common {
     lanes: Vec<Served>,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// What is attached is gone.
     lost: AtomicBool,
     /// The worker has ended, and uses nothing any more.
     over: AtomicBool,
     bell: Fd,
-    nudge: Option<fn()>,
+    nudge: Option<Nudge>,
 }
 
 /// A thread that polls.
@@ -250,12 +253,13 @@ fn rung(ring: &PortRing) -> bool {
 
 impl Service {
     /// Starts the worker; `nudge` is what it calls when an interface that was down may have come up, and when it has ended.
-    pub fn start(name: &str, lanes: Vec<(Way, Lane)>, nudge: Option<fn()>) -> Result<Service, Error> {
+    pub fn start(name: &str, lanes: Vec<(Way, Lane)>, nudge: Option<Nudge>) -> Result<Service, Error> {
         let served = |(way, lane)| Served { way, lane: Mutex::new(lane), polled: AtomicBool::new(false) };
         let bell = eventfd().map_err(|e| Error::new("eventfd", name, e))?;
         let flag = || AtomicBool::new(false);
         let lanes = lanes.into_iter().map(served).collect();
-        let common = Arc::new(Common { lanes, stop: flag(), lost: flag(), over: flag(), bell, nudge });
+        let stop = Arc::new(flag());
+        let common = Arc::new(Common { lanes, stop: stop.clone(), lost: flag(), over: flag(), bell, nudge });
         let theirs = common.clone();
         let run = move || {
             block_signals();
@@ -263,12 +267,15 @@ impl Service {
             if theirs.work().is_err() {
                 theirs.lost.store(true, Relaxed);
             }
-            let nudge = theirs.nudge.filter(|_| !theirs.stop.load(Relaxed));
+            let nudge = theirs.nudge;
             theirs.over.store(true, Release);
             // Before the engine takes the rings down.
             drop(theirs);
-            if let Some(nudge) = nudge {
-                nudge();
+            while let Some(nudge) = nudge
+                && !stop.load(Relaxed)
+                && !nudge()
+            {
+                pause(RETRY_AT_LAST);
             }
         };
         let worker = Builder::new().name("netmap-port".into()).spawn(run).map_err(|e| thread_failed(&e))?;

@@ -98,7 +98,8 @@ impl Engine {
     }
 
     /// `NETMAP_REQ_VALE_LIST`.
-    pub(super) fn list(&self, list: &ValeList) -> Result<ValeListReply, Failure> {
+    pub(super) fn list(&mut self, list: &ValeList) -> Result<ValeListReply, Failure> {
+        self.reap();
         if !list.name.is_empty() {
             let (bridge, port) = self.ports.vales.indexes(list.name)?;
             return Ok(ValeListReply { name: None, bridge, port });

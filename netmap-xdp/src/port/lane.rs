@@ -103,9 +103,9 @@ impl Lane {
             self.exchange();
         }
         if n > 0 {
-            turn.gone[1] |= !self.to.sync(self.client);
-            // The sender's side is free to fill what was emptied.
+            // What was emptied can be filled before anybody has seen what it held.
             turn.gone[0] |= !self.from.sync(self.client);
+            turn.gone[1] |= !self.to.sync(self.client);
         }
         turn.carried = n;
         turn
