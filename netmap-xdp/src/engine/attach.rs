@@ -10,7 +10,7 @@
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::registry::{self, PortKey};
-use super::service::{PollPlan, SERVER, Service, Way};
+use super::service::{PollPlan, Service, Way};
 use super::vale::{self, Attached, ValeId};
 use super::{Engine, Grant, GrantId, Region, Target, interface};
 use crate::abi::{NETMAP_POLLING_MODE_MULTI_CPU, NETMAP_POLLING_MODE_SINGLE_CPU, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE};
@@ -18,6 +18,7 @@ use crate::ctl::{Condition, Failure, Mode, Polling, PortName, Register, RingCoun
 use crate::port::host::{HostRx, HostTx};
 use crate::port::lane::Lane;
 use crate::port::nic::{NicRx, NicTx};
+use crate::port::vale::lease::SERVER;
 use crate::port::vale::switch::{MAX_RINGS, MAX_SLOTS};
 use crate::port::vale::{ValeRx, ValeTx};
 use crate::port::{Carrier, PortRing};

@@ -17,8 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, current, yield_now};
 use std::time::Duration;
 
-/// What threads of the engine write into the locks of rings: no client's number, and not the engine's own.
-pub const SERVER: u32 = (1 << 31) - 2;
 /// How often a sleeper looks whether what is attached is still there.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// The same while an interface is down.

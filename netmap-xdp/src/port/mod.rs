@@ -56,6 +56,9 @@ pub trait Carrier: Send + Sync {
     /// Who synced the ring before died in the middle of it: makes the private state true again. The lock is held.
     fn repair(&self, _ring: &Kring) {}
 
+    /// The engine that granted the ring is dead: clears what its threads may have left in the middle of. `client` does so.
+    fn bury_engine(&self, _ring: &Kring, _client: u32) {}
+
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
     fn probe(&self, _ring: &Kring) {}
 }

@@ -159,4 +159,8 @@ impl Carrier for ValeRx {
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
     }
+
+    fn bury_engine(&self, k: &Kring, client: u32) {
+        lease::bury(k, lease::SERVER, client);
+    }
 }
