@@ -299,8 +299,11 @@ impl Drop for Binding {
     }
 }
 
-/// Prints a failure, unless it repeats the last one: programs try again and again.
+/// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {

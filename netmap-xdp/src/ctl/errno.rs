@@ -361,9 +361,9 @@ impl Failure {
         Condition::BadPolling.says(format!("{name}: {why}"))
     }
 
-    /// Polling of a port that is no NIC.
+    /// Polling of a port that is served by its own users.
     pub fn not_polled(name: impl fmt::Display) -> Failure {
-        Condition::NotPolled.says(format!("{name}: only a NIC that is attached to a switch can be polled"))
+        Condition::NotPolled.says(format!("{name}: only what is attached to a switch, a NIC or a port of another, can be polled"))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET` for a port that is no VALE port.

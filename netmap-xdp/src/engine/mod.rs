@@ -1,5 +1,6 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
-//! out grants; packets never pass through it.
+//! out grants; packets never pass through it, but for those of ports that are attached to switches, which threads of its own
+//! carry (`service`).
 //!
 //! ```text
 //! ask        describe ports and regions

@@ -501,7 +501,8 @@ impl Switchboard {
                 }
             }
         }
-        Err(Condition::NoSuchSwitch.says("there are no more ports"))
+        // Every list ends so: nothing that anybody need be told.
+        Err(Condition::NoSuchSwitch.says(""))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET`.
