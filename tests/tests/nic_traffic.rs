@@ -387,7 +387,7 @@ fn a_program_linked_by_pkg_config_behaves_as_one_preloaded() {
     let semantics = build("tests/c/nic_semantics.c", "semantics");
 
     let pair = Veth::new().build();
-    let receiver = pair.b.command(recv).args(["-i", "netmap:veth1", "-V", "-n", "1000", "-t", "4"]);
+    let receiver = pair.b.command(recv).args(["-i", "netmap:veth1", "-V", "-n", "1000", "-t", "15"]);
     let mut receiver = receiver.env("LD_LIBRARY_PATH", &lib).spawn();
     receiver.wait_for("ready", SOON);
     let sender = pair.a.command(send).args(["-i", "netmap:veth0", "-V", "-n", "1000", "-R", "10000"]);

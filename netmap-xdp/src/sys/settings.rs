@@ -3,7 +3,7 @@
 //! | variable | values | meaning |
 //! |---|---|---|
 //! | `NETMAP_XDP_LOG` | `off` `error` `warn` `info` `debug` | what goes to standard error; default `info` |
-//! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers; `netmapd`, never started; the process itself |
+//! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers (default); `netmapd`, never started; the process itself |
 //! | `NETMAP_XDP_SOCKET` | path | where netmapd listens; default `/run/netmap-xdp/netmapd.sock`, and for a user whom that one does not admit, `netmap-xdp/netmapd.sock` in `XDG_RUNTIME_DIR` |
 //! | `NETMAP_XDP_DAEMON` | path | the netmapd to start; default: beside the library or the program, then in `PATH` |
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
-pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Embedded;
+pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Auto;
 
 /// Who plays the kernel's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
