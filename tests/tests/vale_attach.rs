@@ -35,7 +35,7 @@ fn detach(end: &End, name: &str) -> u32 {
 
 /// What is attached, by name and index.
 fn listed(end: &End) -> Vec<(String, u32)> {
-    at(end, || control::list()).unwrap().into_iter().map(|p| (p.name, p.port)).collect()
+    at(end, control::list).unwrap().into_iter().map(|p| (p.name, p.port)).collect()
 }
 
 #[track_caller]
@@ -362,6 +362,69 @@ fn a_flood_from_the_switch_neither_stops_a_nic_nor_loses_a_buffer() {
     attach(&pair.a, "vale0:veth0");
     wait_for_passage(&mut port, &mut wire);
     carry(&mut port, 0, &mut wire, 0, &frames(100, 60, 1514));
+    detach(&pair.a, "vale0:veth0");
+}
+
+/// Everything that other members of a switch can map of an attached port: its region but for the buffers, and the state of its
+/// rings; mapped again, to be scribbled upon.
+fn exposed(end: &End, name: &str) -> Vec<(usize, usize)> {
+    let region = at(end, || control::info(name)).unwrap().memsize;
+    let mut maps = Vec::new();
+    for fd in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let Ok(target) = std::fs::read_link(fd.path()) else { continue };
+        let Ok(size) = std::fs::metadata(fd.path()).map(|m| m.len()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let ours = target.contains("netmap-region") && size == region;
+        if !ours && !target.contains("netmap-krings") {
+            continue;
+        }
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(fd.path()).unwrap();
+        // Rings and interfaces come first, and are what makes an index dangerous.
+        let len = if ours { size.min(64 << 10) } else { size } as usize;
+        let (prot, raw) = (libc::PROT_READ | libc::PROT_WRITE, std::os::fd::AsRawFd::as_raw_fd(&file));
+        // SAFETY: a mapping of its own, of a file that is as long, which nothing but this test writes through.
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, raw, 0) };
+        assert_ne!(map, libc::MAP_FAILED);
+        maps.push((map as usize, len));
+    }
+    maps
+}
+
+#[test]
+fn a_member_of_the_switch_that_scribbles_harms_neither_the_thread_nor_the_interface() {
+    alone!();
+    let pair = Veth::new().build();
+    attach(&pair.a, "vale0:veth0");
+    let maps = exposed(&pair.a, "vale0:veth0");
+    assert!(maps.len() >= 2, "{maps:?}");
+    let mut wire = open(&pair.b, "netmap:{}");
+    let mut port = open(&pair.a, "vale0:p");
+    let end = Instant::now() + SECOND;
+    let mut x = 1u64;
+    while Instant::now() < end {
+        for _ in 0..200 {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (map, len) = maps[(x >> 60) as usize % maps.len()];
+            let value = if x & 0x10_0000 == 0 { (x >> 21) as u32 } else { (x >> 21) as u32 % 1100 };
+            let at = (x >> 33) as usize % (len / 4);
+            // SAFETY: inside the mapping, which is shared with threads that expect just this.
+            unsafe { (map as *mut u32).add(at).write_volatile(value) };
+        }
+        for port in [&mut wire, &mut port] {
+            push(&mut port.tx(0), &frame(0, 60));
+            port.sync_tx().unwrap();
+            let _ = port.sync_rx();
+            let n = port.rx(0).available();
+            port.rx(0).release(n);
+        }
+    }
+    // The state of the NIC's own rings was fair game too, so that it may have been taken for vanished.
+    let _ = at(&pair.a, || control::detach("vale0:veth0"));
+    pair.a.assert_no_xdp();
+    attach(&pair.a, "vale0:veth0");
+    wait_for_passage(&mut port, &mut wire);
+    carry(&mut port, 0, &mut wire, 0, &frames(100, 60, 1514));
+    carry(&mut wire, 0, &mut port, 0, &frames(100, 60, 1514));
     detach(&pair.a, "vale0:veth0");
 }
 

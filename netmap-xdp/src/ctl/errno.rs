@@ -363,7 +363,8 @@ impl Failure {
 
     /// Polling of a port that is served by its own users.
     pub fn not_polled(name: impl fmt::Display) -> Failure {
-        Condition::NotPolled.says(format!("{name}: only what is attached to a switch, a NIC or a port of another, can be polled"))
+        Condition::NotPolled
+            .says(format!("{name}: only what is attached to a switch, a NIC or a port of another, can be polled"))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET` for a port that is no VALE port.

@@ -23,7 +23,7 @@ impl Engine {
         let local = vale::local_name(name)?;
         if self.ports.vales.find(local).is_some() || (!local.is_empty() && interface(local).is_ok()) {
             return Err(Failure::not_a_vale_port(format!(
-                "{name}: {local} is an interface, which `vale-ctl -a {name}` attaches to the switch"
+                "{name}: {local} is an interface or a persistent port, which `vale-ctl -a {name}` attaches to the switch"
             )));
         }
         Ok(Target::NewVale)
