@@ -24,7 +24,7 @@ static TENDED: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
     fn engine(&mut self) -> &mut Engine {
-        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded()))
+        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded(), Some(nudge)))
     }
 
     /// Releases what the last other holder of its descriptor has closed meanwhile.
@@ -38,6 +38,13 @@ impl Host {
 
 fn host() -> MutexGuard<'static, Host> {
     HOST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread of the engine has something for it to do: [`engine::Nudge`](crate::engine::Nudge).
+fn nudge() -> bool {
+    let Ok(mut host) = HOST.try_lock() else { return false };
+    host.engine().tend_attached();
+    true
 }
 
 /// Binds.

@@ -38,6 +38,14 @@ pub trait Registry {
     fn release(&mut self, id: GrantId);
     /// Looks after interfaces of the calling thread's network namespace; returns whether any waits to come up.
     fn tend(&mut self) -> bool;
+    /// Looks after interfaces that are attached to switches; returns how soon it wants to do so again, if there are any.
+    fn tend_attached(&mut self) -> Option<Duration> {
+        None
+    }
+    /// Whether something is there that stays without any program that uses it.
+    fn lasting(&self) -> bool {
+        false
+    }
     /// A client died.
     fn abandon(&mut self, client: u32);
     /// A client has mapped what it was granted.
@@ -64,6 +72,14 @@ impl Registry for Engine {
     fn tend(&mut self) -> bool {
         Engine::tend(self)
     }
+    fn tend_attached(&mut self) -> Option<Duration> {
+        Engine::tend_attached(self)
+    }
+
+    fn lasting(&self) -> bool {
+        Engine::lasting(self)
+    }
+
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
     }
@@ -122,6 +138,8 @@ pub struct Core<R> {
     last_token: u64,
     waiting: bool,
     tended: Duration,
+    /// When to look after what is attached, if anything is.
+    attached: Option<Duration>,
     tokens_of_user: usize,
     quiet: Quiet,
 }
@@ -139,6 +157,7 @@ impl<R: Registry> Core<R> {
             last_token: 0,
             waiting: false,
             tended: Duration::ZERO,
+            attached: None,
             tokens_of_user: TOKENS_OF_USER,
             quiet: Quiet::new(),
         }
@@ -154,9 +173,9 @@ impl<R: Registry> Core<R> {
         &self.registry
     }
 
-    /// Whether nobody uses the daemon.
+    /// Whether nobody uses the daemon, and nothing is left with it to stay.
     pub fn idle(&self) -> bool {
-        self.sessions.is_empty() && self.tokens.is_empty()
+        self.sessions.is_empty() && self.tokens.is_empty() && !self.registry.lasting()
     }
 
     /// Sessions and open descriptors.
@@ -201,6 +220,9 @@ impl<R: Registry> Core<R> {
 
     /// Looks after interfaces that are down, in every namespace that somebody bound one in, if there are any and it is time.
     pub fn tend(&mut self, now: Duration) {
+        if self.attached.is_some_and(|due| now >= due) {
+            self.attached = self.registry.tend_attached().map(|again| now + again);
+        }
         if !self.waiting || now.saturating_sub(self.tended) < TEND_EVERY {
             return;
         }
@@ -276,6 +298,9 @@ impl<R: Registry> Core<R> {
                 let subject = subject_of_request(&request);
                 self.permit(key, &[&peer], &subject)?;
                 let _inside = self.enter(key, &peer, namespace.as_ref(), &subject)?;
+                if matches!(request, Request::ValeAttach(_)) {
+                    self.attached = Some(Duration::ZERO);
+                }
                 match &request {
                     Request::Register(register) => self.registry.check(register).map(|()| Reply::Done),
                     _ => self.registry.ask(&request),
@@ -423,8 +448,9 @@ impl<R: Registry> Core<R> {
     }
 
     /// How long until something has to be done unasked.
-    pub fn patience(&self) -> Option<Duration> {
-        self.waiting.then_some(TEND_EVERY)
+    pub fn patience(&self, now: Duration) -> Option<Duration> {
+        let attached = self.attached.map(|due| due.saturating_sub(now));
+        [self.waiting.then_some(TEND_EVERY), attached].into_iter().flatten().min()
     }
 }
 

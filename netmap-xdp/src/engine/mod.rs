@@ -1,5 +1,6 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
-//! out grants; packets never pass through it.
+//! out grants; packets never pass through it, but for those of ports that are attached to switches, which threads of its own
+//! carry (`service`).
 //!
 //! ```text
 //! ask        describe ports and regions
@@ -9,9 +10,11 @@
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
+mod attach;
 mod extmem;
 mod grant;
 mod host;
+mod mates;
 mod monitor;
 mod nic;
 mod null;
@@ -20,10 +23,12 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod service;
 mod vale;
 mod vale_requests;
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use service::Nudge;
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -35,6 +40,7 @@ use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
 use crate::xsk::Loader;
+use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
 use nic::NicPort;
 use null::NullPort;
@@ -92,15 +98,26 @@ pub struct Engine {
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
+    attachments: Vec<Attachment>,
+    nudge: Option<Nudge>,
 }
 
 impl Engine {
-    /// An engine without ports.
-    pub fn new(loader: &'static dyn Loader) -> Engine {
+    /// An engine without ports. Its threads call `nudge` when [`Engine::tend_attached`] has something to do, for a host that
+    /// does not call it from time to time anyway; it must not wait for the engine.
+    pub fn new(loader: &'static dyn Loader, nudge: Option<Nudge>) -> Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        Engine {
+            loader,
+            regions: HashMap::new(),
+            ports: Ports::default(),
+            grants: HashMap::new(),
+            next_grant: 1,
+            attachments: Vec::new(),
+            nudge,
+        }
     }
 
     /// Carries out a request that binds nothing.
@@ -139,7 +156,8 @@ impl Engine {
             Request::ValeList(list) => self.list(list).map(Reply::ValeList),
             Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
             Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
-            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
+            Request::PollingOn(polling) => self.polling(polling, true).map(|()| Reply::Done),
+            Request::PollingOff(polling) => self.polling(polling, false).map(|()| Reply::Done),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
@@ -281,6 +299,7 @@ impl Engine {
     /// The port and the rings that a registration names, or why there are none.
     fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
         let target = self.target(register)?;
+        self.check_attached(&target, register.name)?;
         self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
@@ -307,6 +326,11 @@ impl Engine {
             let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
             self.ports.abroad.insert(key, home);
         }
+        self.admit(port, selection, register)
+    }
+
+    /// Binds rings of a port that is there.
+    fn admit(&mut self, port: PortKey, selection: Selection, register: &Register) -> Result<Grant, Failure> {
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
