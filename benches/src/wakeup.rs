@@ -56,13 +56,7 @@ pub fn run(effort: &Effort) -> Reached {
     for ((name, _), times) in CONTENDERS.iter().zip(&times) {
         let at = |q: f64| times.value_at_quantile(q) as f64 / 1e3;
         let max = times.max() as f64 / 1e3;
-        println!(
-            "{name:<24} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {max:>8.1}",
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            at(0.999)
-        );
+        println!("{name:<24} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {max:>8.1}", at(0.5), at(0.9), at(0.99), at(0.999));
     }
     true
 }
