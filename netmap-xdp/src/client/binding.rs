@@ -355,8 +355,8 @@ impl Bound {
                     }
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
-                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
-                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
+                (CarrierGrant::Host { tap, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), links.clone(), down()?))
                 }
                 (CarrierGrant::Monitor { .. }, Dir::Tx) => Box::new(MonitorTx),
                 (CarrierGrant::Monitor { wake }, Dir::Rx) => {
