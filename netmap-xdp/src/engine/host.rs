@@ -26,6 +26,7 @@ pub struct HostSide {
 
 struct Open {
     link: HostLink,
+    lost: bool,
     ifindex: u32,
     offloads: Option<Offloads>,
 }
@@ -102,6 +103,13 @@ impl HostSide {
         open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
     }
 
+    /// Whether somebody took a program of theirs off; said once.
+    pub fn lost(&mut self) -> bool {
+        self.open
+            .as_mut()
+            .is_some_and(|open| !open.lost && open.link.lost() && !std::mem::replace(&mut open.lost, true))
+    }
+
     /// What a client needs of host ring `i`.
     pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16) -> Option<CarrierGrant> {
         let open = self.open.as_ref()?;
@@ -149,7 +157,7 @@ impl Open {
             );
         }
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, ifindex: dev.ifindex, offloads })
+        Ok(Open { link, lost: false, ifindex: dev.ifindex, offloads })
     }
 
     fn close(self, program: &mut dyn Program) {

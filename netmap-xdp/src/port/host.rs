@@ -331,7 +331,7 @@ impl Carrier for HostRx {
 
     fn probe(&self, k: &Kring) {
         // Whoever may not ask learns of it by the NIC rings, if at all.
-        if self.links.first().is_some_and(|link| bpf::tcx_target(link.as_raw_fd()) == Ok(0)) {
+        if self.links.first().is_some_and(|link| bpf::link_interface(link.as_raw_fd()) == Ok(0)) {
             k.state().stopped.store(1, Relaxed);
         }
     }
@@ -459,6 +459,10 @@ impl Carrier for ForwardUp {
 
     fn stalled(&self) -> bool {
         self.inner.stalled()
+    }
+
+    fn resting(&self) -> bool {
+        self.inner.resting()
     }
 
     fn socket(&self) -> Option<RawFd> {
