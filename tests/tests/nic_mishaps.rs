@@ -29,7 +29,7 @@ impl Engine {
     fn new(daemon: bool) -> Engine {
         Engine(daemon.then(|| {
             let daemons = Daemons::new();
-            let running = daemons.start(&[]);
+            let running = daemons.start_with(&[], &[("NETMAP_XDP_LOG", "debug")]);
             (daemons, running)
         }))
     }
@@ -54,11 +54,8 @@ impl Engine {
     }
 }
 
-/// Sends datagrams from end `b` to `a`, some thousand a second, from many ports, whether or not there is a way.
+/// Broadcasts datagrams from end `b`, some thousand a second, from many ports, whether or not there is a way.
 fn feed<T>(pair: &Pair, work: impl FnOnce() -> T) -> T {
-    let mac = pair.a.command("cat").arg(format!("/sys/class/net/{}/address", pair.a.dev)).run().stdout;
-    let neighbour = ["neigh", "replace", "10.66.0.1", "lladdr", mac.trim(), "nud", "permanent", "dev", pair.b.dev];
-    pair.b.command("ip").args(neighbour).run().expect_success();
     let over = AtomicBool::new(false);
     struct End<'a>(&'a AtomicBool);
     impl Drop for End<'_> {
@@ -71,9 +68,10 @@ fn feed<T>(pair: &Pair, work: impl FnOnce() -> T) -> T {
         scope.spawn(|| {
             pair.b.ns.run(|| {
                 let sockets: Vec<_> = (0..32).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+                sockets.iter().for_each(|s| s.set_broadcast(true).unwrap());
                 while !over.load(Ordering::Relaxed) {
                     for socket in &sockets {
-                        let _ = socket.send_to(b"one of many", "10.66.0.1:9");
+                        let _ = socket.send_to(b"one of many", "10.66.0.255:9");
                     }
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -177,9 +175,6 @@ fn a_link_loses_its_carrier_and_has_it_again() {
         pair.b.set(&["down"]);
         says_once(engine, &program, "veth0: has lost its carrier");
         pair.b.set(&["up"]);
-        let mac = pair.a.command("cat").arg("/sys/class/net/veth0/address").run().stdout;
-        let neighbour = ["neigh", "replace", "10.66.0.1", "lladdr", mac.trim(), "nud", "permanent", "dev", "veth1"];
-        pair.b.command("ip").args(neighbour).run().expect_success();
         says_once(engine, &program, "veth0: has carrier again");
         goes_on(&program);
         ends(program, "stopped");
@@ -290,4 +285,116 @@ fn host_rings_end_with_their_interface() {
         says_once(engine, &program, "veth0: is gone");
         ends(program, "failed");
     });
+}
+
+/// Numbers that a seed tells, so that a round can be had again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % n as u64) as usize
+    }
+
+    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+
+    fn pause(&mut self) {
+        std::thread::sleep(Duration::from_millis(self.below(80) as u64));
+    }
+}
+
+/// Something that happens to `veth0`; it may not be there any more.
+fn something(pair: &Pair, elsewhere: &Namespace, program: &mut Running, chance: &mut Chance) -> String {
+    static DETACH: OnceLock<PathBuf> = OnceLock::new();
+    let kind = chance.below(11);
+    let ip = |ns: &Namespace, words: &str| {
+        // It fails where something else has happened before.
+        Cmd::new("ip").args(["-n", ns.name()]).args(words.split(' ')).run();
+        words.to_string()
+    };
+    let a = &pair.a.ns;
+    match kind {
+        0 => [ip(a, "link set veth0 down"), ip(a, "link set veth0 up")].join(", "),
+        1 => [ip(&pair.b.ns, "link set veth1 down"), ip(&pair.b.ns, "link set veth1 up")].join(", "),
+        2 => ip(a, &format!("link set veth0 mtu {}", chance.of(&["1500", "9000", "600", "3000"]))),
+        3 => ip(a, "link set veth0 name veth7"),
+        4 => ip(a, "link set veth7 name veth0"),
+        5 => ip(a, &format!("link set veth0 netns {}", elsewhere.name())),
+        6 => ip(a, "link del veth0"),
+        7 => {
+            let id = Cmd::new("ip").args(["-n", a.name(), "link", "show", "dev", "veth0"]).run().success();
+            if let Some(xdp) = id.then(|| pair.a.xdp()).flatten() {
+                Cmd::new(self::program("xdp_detach", &DETACH)).arg(xdp.id.to_string()).run();
+            }
+            "detach".into()
+        }
+        8 => {
+            let n = chance.of(&["1", "2", "3", "4"]);
+            pair.a.command("ethtool").args(["-L", "veth0", "rx", n, "tx", n]).run();
+            format!("{n} queues")
+        }
+        9 => {
+            program.signal(libc::SIGKILL);
+            "kill".into()
+        }
+        _ => ip(a, "link set veth0 down"),
+    }
+}
+
+/// One round: a program of either engine on a fresh pair, up to four things that happen to it, and nothing left.
+fn round(engine: &Engine, chance: &mut Chance) {
+    let pair = hosts(Veth::new().queues(4));
+    let elsewhere = Namespace::new();
+    let files = engine.files();
+    let (what, port) = (chance.of(&["recv", "send"]), chance.of(&["veth0", "veth0/0", "veth0/^", "veth0/+"]));
+    // A sender has no frames for the host, which is told so by its address.
+    let what = if port == "veth0/^" { "recv" } else { what };
+    let mode = chance.of(&["native", "native", "generic"]);
+    let mut story = format!("{what} {port} {mode}");
+    let mut program = feed(&pair, || {
+        let command = engine.command(pair.a.command(mishap()).args([what, port]));
+        let command = if engine.0.is_none() { command.env("NETMAP_XDP_MODE", mode) } else { command };
+        let mut program = command.env("NETMAP_XDP_LOG", "debug").spawn();
+        program.wait_for("ready", SOON);
+        for _ in 0..=chance.below(4) {
+            chance.pause();
+            story += &format!("; {}", something(&pair, &elsewhere, &mut program, chance));
+        }
+        program
+    });
+    let killed = chance.below(2) == 0;
+    program.signal(if killed { libc::SIGKILL } else { libc::SIGTERM });
+    let log = engine.log(&program);
+    let done = program.wait(SOON);
+    assert!(!done.timed_out, "it hangs: {story}\n{done}\n{log}");
+    assert!(done.success() || done.status.code().is_none(), "{story}\n{done}");
+    assert!(!log.contains("did not come back") && !done.stderr.contains("did not come back"), "{story}\n{log}{done}");
+    let links = || {
+        let of = |ns: &Namespace| Cmd::new("ip").args(["-n", ns.name(), "-d", "link"]).run().expect_success().stdout;
+        of(&pair.a.ns) + &of(&elsewhere)
+    };
+    let clean = wait_until(SOON, || !links().contains("xdp") && !links().contains("netmap"));
+    assert!(clean, "left behind: {story}\n{}", links());
+    if let Some(files) = files {
+        let clean = wait_until(SOON, || engine.files() == Some(files));
+        assert!(clean, "{story}: netmapd has {:?} files open, and had {files}", engine.files());
+    }
+}
+
+/// `NMX_SOAK` says how many rounds a long run has, `NMX_SEED` where it begins.
+#[test]
+fn rounds_of_random_mishaps_leave_nothing() {
+    needs_root!();
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let rounds = number("NMX_SOAK").unwrap_or(10);
+    let seed = number("NMX_SEED").unwrap_or_else(|| std::process::id().into());
+    let engines = [Engine::new(false), Engine::new(true)];
+    for i in 0..rounds {
+        println!("round {i}, NMX_SEED={}", seed + i);
+        let mut chance = Chance((seed + i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        chance.below(1);
+        round(&engines[i as usize % 2], &mut chance);
+    }
 }
