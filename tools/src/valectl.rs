@@ -202,7 +202,8 @@ mod tests {
         assert!(run(&["-r", "ctl0"]).unwrap_err().contains("in use"));
         assert!(run(&["-p", "valectl:ctl0", "-C", "0,1"]).unwrap_err().contains("attached"));
         assert!(run(&["-P", "valectl:ctl0"]).unwrap_err().contains("attached"));
-        let id = run(&["-g", "valectl:ctl0"]).unwrap().lines().last().unwrap().replace("mem_id:", "").trim().to_string();
+        let id =
+            run(&["-g", "valectl:ctl0"]).unwrap().lines().last().unwrap().replace("mem_id:", "").trim().to_string();
         assert!(run(&["-v", "-n", "ctl1", "-m", "netmap:ctl0"]).unwrap().contains(&format!("mem_id:     {id}\n")));
         assert_eq!(run(&["-r", "ctl1"]), Ok(String::new()));
         assert_eq!(run(&["-a", "valectl2:ctl0"]), Ok(String::new()), "a second switch");

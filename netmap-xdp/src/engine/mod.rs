@@ -527,12 +527,10 @@ impl Engine {
         });
     }
 
-    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
-    /// whether any still waits.
+    /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
+    /// waits.
     pub fn tend(&mut self) -> bool {
-        let here = namespace_id();
-        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
-        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {
