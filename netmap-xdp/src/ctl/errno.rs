@@ -122,6 +122,7 @@ conditions! {
     InvalidMode           EINVAL     "the mode is not one of netmap's" "netmap_interp_ringid";
     RingsBusy             EBUSY      "a ring is bound exclusively, or exclusively asked for and bound" "netmap_krings_get";
     InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
+    InterfaceFailed       ENXIO      "the interface has changed so that the open port cannot go on" "-";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
     TooManySlots          ENOMEM     "the rings are larger than the region provides for" "netmap_mem_rings_create";
@@ -439,6 +440,7 @@ mod tests {
         (Condition::InvalidMode, libc::EINVAL),
         (Condition::RingsBusy, libc::EBUSY),
         (Condition::InterfaceBusy, libc::EBUSY),
+        (Condition::InterfaceFailed, libc::ENXIO),
         (Condition::MtuTooLarge, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
         (Condition::TooManySlots, libc::ENOMEM),

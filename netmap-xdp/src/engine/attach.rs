@@ -128,6 +128,7 @@ impl Engine {
         };
         let all = Selection { tx: 0..counts.0 + host.map_or(0, |h| h.0), rx: 0..counts.1 + host.map_or(0, |h| h.1) };
         let [mut tx, mut rx] = self.rings_of(outside, &all)?;
+        self.mapped(id)?;
         let (host_tx, host_rx) = (tx.split_off(counts.0.into()), rx.split_off(counts.1.into()));
         let mut sides = vec![(register.name, counts, [tx, rx])];
         if let Some(host) = host {
@@ -182,8 +183,8 @@ impl Engine {
         Ok(match (grant, dir) {
             (CarrierGrant::Nic { socket, plan }, Dir::Tx) => Box::new(NicTx::map(socket, plan).map_err(bad)?),
             (CarrierGrant::Nic { socket, plan }, Dir::Rx) => Box::new(NicRx::map(socket, plan).map_err(bad)?),
-            (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap, links)),
-            (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => Box::new(HostRx::new(tap, frame, links, None)),
+            (CarrierGrant::Host { tap, links }, Dir::Tx) => Box::new(HostTx::new(tap, links)),
+            (CarrierGrant::Host { tap, links }, Dir::Rx) => Box::new(HostRx::new(tap, links, None)),
             (CarrierGrant::ValeTx { .. }, _) => {
                 let PortKey::Vale(id) = key else { return Err(Condition::System.says("a seat without a port")) };
                 Box::new(ValeTx::new(self.ports.vales.seat(id), self.ports.vales.mates()))

@@ -449,7 +449,8 @@ impl Engine {
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
             let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
+            let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -498,6 +499,15 @@ impl Engine {
         self.drop_idle();
     }
 
+    /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
+    /// registration, which the client is to release.
+    pub fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        let Some(Held { port: PortKey::Nic(key), selection, .. }) = self.grants.get(&id) else { return Ok(()) };
+        let home = self.ports.mem_id(&PortKey::Nic(*key));
+        let port = self.ports.nics.get_mut(key).zip(self.regions.get(&home));
+        port.map_or(Ok(()), |(nic, region)| nic.mapped(selection, region))
+    }
+
     /// The monitors of a ring of a grant, for a client that found that they changed.
     pub fn taps(&self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
         self.ports.taps(&self.grants.get(&id)?.port, dir, ring, &self.regions)
@@ -517,12 +527,10 @@ impl Engine {
         });
     }
 
-    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
-    /// whether any still waits.
+    /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
+    /// waits.
     pub fn tend(&mut self) -> bool {
-        let here = namespace_id();
-        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
-        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {

@@ -42,6 +42,11 @@ pub trait Carrier: Send + Sync {
         false
     }
 
+    /// Whether what is stalled waits for a link that is down: there is no use in trying often.
+    fn resting(&self) -> bool {
+        false
+    }
+
     /// The AF_XDP socket behind the ring, if there is one: for statistics.
     fn socket(&self) -> Option<RawFd> {
         None
