@@ -11,8 +11,8 @@
 use super::grant::{CarrierGrant, RingGrant};
 use super::registry::{self, PortKey};
 use super::service::{PollPlan, Service, Way};
-use super::vale::{self, Attached, ValeId};
-use super::{Engine, Grant, GrantId, Region, Target, interface};
+use super::vale::{Attached, ValeId};
+use super::{Engine, Grant, GrantId, Region, Target, interface, vale_name};
 use crate::abi::{NETMAP_POLLING_MODE_MULTI_CPU, NETMAP_POLLING_MODE_SINGLE_CPU, NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE};
 use crate::ctl::{Condition, Failure, Mode, Polling, PortName, Register, RingCounts, Selection};
 use crate::port::host::{HostRx, HostTx};
@@ -59,7 +59,7 @@ impl Engine {
         if self.ports.vales.find(name).is_some() {
             return Err(Failure::port_busy(name));
         }
-        let local = vale::local_name(name)?;
+        let local = vale_name::local_name(name)?;
         let target =
             match self.ports.vales.find(local) {
                 Some(id) if self.ports.vales.index(id).is_none() => {

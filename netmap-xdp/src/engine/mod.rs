@@ -25,6 +25,7 @@ mod registry;
 mod rings;
 mod service;
 mod vale;
+mod vale_name;
 mod vale_requests;
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};

@@ -12,7 +12,7 @@ use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
 use super::mates::Mates;
 use super::region::Region;
 use super::rings::{Private, RingTable};
-use crate::abi::NETMAP_REQ_IFNAMSIZ;
+use super::vale_name::{LONGEST, split};
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
 use crate::port::Wake;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
@@ -33,8 +33,6 @@ const SLOTS: u32 = 1024;
 const MAX_EXTRA: u32 = 128 * MAX_SLOTS;
 /// Pipes that a private region has room for, on each port: two, as in the original.
 const PIPES: u32 = 2;
-/// Longest name of a port within its switch, and of a switch: `IFNAMSIZ` less its zero.
-const LONGEST: usize = 15;
 /// Who the engine is in a ring's lock.
 const ENGINE: u32 = (1 << 31) - 1;
 /// How long a port that goes waits for senders that are filling its rings.
@@ -112,31 +110,6 @@ pub struct Attached {
     pub mem_id: u16,
     /// Bytes of the virtio-net header.
     pub header: u32,
-}
-
-/// A name split at its colon.
-struct Split {
-    switch: Vec<u8>,
-    port: PortName,
-}
-
-/// `valeS:P` in its parts, or none if the original would not take it (`nm_bdg_name_validate`).
-fn split(name: PortName) -> Option<Split> {
-    let bytes = name.as_bytes();
-    let colon = bytes.iter().position(|&b| b == b':').filter(|&at| at <= LONGEST)?;
-    let good = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
-    let (switch, port) = (&bytes[..colon], &bytes[colon + 1..]);
-    // The port of host rings has the mark of such behind the interface's name.
-    let longest = LONGEST + usize::from(port.ends_with(b"^"));
-    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > longest {
-        return None;
-    }
-    Some(Split { switch: switch.to_vec(), port: PortName::from_field(port) })
-}
-
-/// The plain name of the port in `valeS:P`.
-pub fn local_name(name: PortName) -> Result<PortName, Failure> {
-    split(name).map(|s| s.port).ok_or_else(|| Failure::bad_switch_name(name))
 }
 
 /// Rings and slots of a new port: the original's bounds.
@@ -646,22 +619,9 @@ fn settle(rings: &RingTable, region: &Region) -> bool {
     quiet
 }
 
-const _: () = assert!(NETMAP_REQ_IFNAMSIZ > 2 * LONGEST);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_those_that_the_original_takes() {
-        let name = |s: &str| PortName::new(s).unwrap();
-        for good in ["vale0:1", "vale:x", "vale_A9:p-1", "vale0:", "vale67890123456:123456789012345"] {
-            assert!(split(name(good)).is_some(), "{good}");
-        }
-        for bad in ["vale0", "vale-0:1", "vale 0:1", "vale678901234567:1", "vale0:1234567890123456", "val:1", "eth0"] {
-            assert!(split(name(bad)).is_none(), "{bad}");
-        }
-    }
 
     #[test]
     fn rings_and_slots_keep_the_bounds_of_the_original() {

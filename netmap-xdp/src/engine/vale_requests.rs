@@ -2,7 +2,7 @@
 
 use super::registry::PipeKey;
 use super::vale::{self, ValeId, ValePort};
-use super::{Engine, MAIN_REGION, PortKey, Target, ValePeer, interface, region};
+use super::{Engine, MAIN_REGION, PortKey, Target, ValePeer, interface, region, vale_name};
 use crate::abi::NR_ACCEPT_VNET_HDR;
 use crate::ctl::{Failure, PipeRole, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
 use crate::shm::Layout;
@@ -20,7 +20,7 @@ impl Engine {
 
     /// A port that is to be made, if it can be.
     pub(super) fn new_vale(&self, name: PortName) -> Result<Target, Failure> {
-        let local = vale::local_name(name)?;
+        let local = vale_name::local_name(name)?;
         if self.ports.vales.find(local).is_some() || (!local.is_empty() && interface(local).is_ok()) {
             return Err(Failure::not_a_vale_port(format!(
                 "{name}: {local} is an interface or a persistent port, which `vale-ctl -a {name}` attaches to the switch"
