@@ -424,8 +424,8 @@ impl Engine {
             };
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
+            let (region, private, links) = (Arc::new(shared), Arc::new(private), self.ports.share_links(&held.port)?);
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
