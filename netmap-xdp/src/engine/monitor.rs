@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Most slots of a monitor's ring: `NM_MONITOR_MAXSLOTS`.
 pub const MAX_SLOTS: u32 = 4096;
 /// Who holds a ring's lock when the engine does.
-const ENGINE: u32 = u32::MAX;
+pub const ENGINE: u32 = u32::MAX;
 /// How long the engine waits for a sync to end. Who takes longer was stopped, or died.
 const PATIENCE: Duration = Duration::from_millis(100);
 

@@ -220,6 +220,11 @@ impl Ports {
             }
             ring.break_tap_lock(client);
         }
+        for (key, pipe) in &self.pipes {
+            if let Some(region) = regions.get(&self.mem_id(&PortKey::Pipe(*key, PipeRole::Master))) {
+                pipe.mend(region, monitor::ENGINE);
+            }
+        }
         self.vales.abandon(client, regions);
     }
 

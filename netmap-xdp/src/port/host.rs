@@ -212,8 +212,9 @@ impl HostRx {
         while i != stop && i != at {
             let other = k.held(i).load(Relaxed);
             if let Some(place) = k.buffer(other) {
-                k.held(i).store(NO_BUFFER, Relaxed);
+                // In this order, so that a death in between loses nothing: see `Kring::recover_held`.
                 k.held(at).store(other, Relaxed);
+                k.held(i).store(NO_BUFFER, Relaxed);
                 return Some(place);
             }
             i = next_slot(i, n);
@@ -251,12 +252,13 @@ impl HostRx {
             loop {
                 let (slot, len) = (k.slot(at), left.min(BUF_SIZE));
                 left -= len;
-                let idx = k.held(at).swap(NO_BUFFER, Relaxed);
+                let idx = k.held(at).load(Relaxed);
                 let mut flags = if left > 0 { NS_MOREFRAG } else { 0 };
                 if slot.buf_idx.load(Relaxed) != idx {
                     slot.buf_idx.store(idx, Relaxed);
                     flags |= NS_BUF_CHANGED;
                 }
+                k.held(at).store(NO_BUFFER, Relaxed);
                 slot.len.store(len as u16, Relaxed);
                 slot.flags.store(flags, Relaxed);
                 at = next_slot(at, n);
@@ -289,6 +291,14 @@ impl Carrier for HostRx {
 
     fn signal(&self) -> Option<(RawFd, i32)> {
         Some((self.tap.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    /// Frames that were read and did not become the program's are lost, as on a wire; their buffers are in the slots.
+    fn repair(&self, k: &Kring) {
+        let n = k.num_slots();
+        let kernels = (0..n).filter(|&i| distance(k.hwcur(), i, n) >= distance(k.hwcur(), k.hwtail(), n));
+        let taken = kernels.filter(|&i| k.held(i).load(Relaxed) == NO_BUFFER);
+        k.recover_held(taken.map(|i| k.slot(i).buf_idx.load(Relaxed)).collect::<Vec<_>>());
     }
 
     fn probe(&self, k: &Kring) {
@@ -441,6 +451,10 @@ impl Carrier for ForwardUp {
 
     fn arm(&self, k: &Kring) -> bool {
         self.inner.arm(k)
+    }
+
+    fn repair(&self, k: &Kring) {
+        self.inner.repair(k);
     }
 
     fn probe(&self, k: &Kring) {
