@@ -27,6 +27,7 @@
 pub mod control;
 mod port;
 mod ring;
+pub mod status;
 
 pub use port::{Builder, Port, wait_many};
 pub use ring::{RxRing, Slot, TxRing};

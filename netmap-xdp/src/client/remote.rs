@@ -6,10 +6,10 @@
 
 use super::launch::{self, Absent};
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
-use crate::engine::{Grant, TapsGrant, ValePeer};
+use crate::engine::{Grant, Part, Status, TapsGrant, ValePeer};
 use crate::proto::{
-    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, ToEngine, VERSION, Welcome,
-    open as open_piece, pieces, version_mismatch,
+    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION,
+    Welcome, open as open_piece, pieces, version_mismatch,
 };
 use crate::ring::Dir;
 use crate::sync::{AtomicI32, AtomicU32, Ordering::*};
@@ -297,6 +297,14 @@ pub(super) fn release(token: &Arc<Fd>) {
 pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
     match call(&ToEngine::Ask(Asked { namespace: here(), request: request.clone() }), true)? {
         FromEngine::Answer(reply) => Ok(reply),
+        _ => Err(unexpected()),
+    }
+}
+
+/// A part of what there is, as far as this user may know of it.
+pub(super) fn status(part: Part) -> Result<Status, Failure> {
+    match call(&ToEngine::Status(StatusAsked { namespace: here(), part }), true)? {
+        FromEngine::Status(status) => Ok(status),
         _ => Err(unexpected()),
     }
 }

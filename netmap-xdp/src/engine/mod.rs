@@ -20,8 +20,11 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod status;
 mod vale;
 mod vale_requests;
+
+pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 
@@ -472,6 +475,19 @@ impl Engine {
             }
         }
         self.drop_idle();
+        self.settle();
+    }
+
+    /// Gives back what could not be given back when its port went, as far as that is possible by now.
+    fn settle(&mut self) {
+        for mem_id in self.ports.vales.haunts() {
+            let Some(region) = self.regions.get_mut(&mem_id) else { continue };
+            let (rings, buffers) = self.ports.vales.settle(region);
+            let kept = self.ports.buffers(region);
+            region.give_back(buffers, &kept);
+            rings.iter().for_each(|ring| region.free_ring(ring));
+        }
+        self.reclaim();
     }
 
     /// The monitors of a ring of a grant, for a client that found that they changed.
@@ -491,11 +507,17 @@ impl Engine {
             }
             live
         });
+        for mem_id in self.ports.vales.haunts() {
+            if !self.regions.contains_key(&mem_id) {
+                self.ports.vales.forget_region(mem_id);
+            }
+        }
     }
 
     /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
     /// whether any still waits.
     pub fn tend(&mut self) -> bool {
+        self.settle();
         let here = namespace_id();
         let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
         let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
@@ -511,6 +533,7 @@ impl Engine {
     /// A client died: rings that it held locked are freed, and marked for the next one to repair.
     pub fn abandon(&mut self, client: u32) {
         self.ports.abandon(client, &self.regions);
+        self.settle();
     }
 
     /// Buffers of a region; there is none while nobody has a port of it open.

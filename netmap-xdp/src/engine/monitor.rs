@@ -144,6 +144,21 @@ impl MonitorPort {
         &mut self.region
     }
 
+    /// The same, to look at.
+    pub fn region(&self) -> Option<&Region> {
+        self.region.as_ref()
+    }
+
+    /// Whether this very region is its own.
+    pub fn has(&self, region: &Region) -> bool {
+        self.region.as_ref().is_some_and(|own| std::ptr::eq(own, region))
+    }
+
+    /// The port that it monitors.
+    pub fn parent(&self) -> PortKey {
+        self.parent
+    }
+
     /// Whether it lives in the region of the port that it monitors.
     pub fn shares_region(&self) -> bool {
         self.zero_copy

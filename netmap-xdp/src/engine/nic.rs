@@ -373,6 +373,22 @@ impl NicPort {
         self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
     }
 
+    /// What the kernel says it dropped of the queue behind a ring; none of a host ring.
+    pub fn kernel_drops(&self, ring: &Kring) -> Vec<(&'static str, u64)> {
+        let queue = self.queues.get(&u32::from(ring.id()));
+        let host = HostSide::is_host(&self.rings, ring.dir(), ring.id());
+        let Some(seen) = queue.filter(|_| !host).and_then(|q| q.socket.statistics().ok()) else { return Vec::new() };
+        match ring.dir() {
+            Dir::Tx => vec![("tx-invalid-descs", seen.tx_invalid_descs)],
+            Dir::Rx => vec![
+                ("rx-dropped", seen.rx_dropped),
+                ("rx-invalid-descs", seen.rx_invalid_descs),
+                ("rx-ring-full", seen.rx_ring_full),
+                ("rx-fill-ring-empty", seen.rx_fill_ring_empty),
+            ],
+        }
+    }
+
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {

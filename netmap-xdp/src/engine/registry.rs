@@ -24,6 +24,11 @@ pub struct NicKey {
 }
 
 impl NicKey {
+    /// The network namespace that it is in.
+    pub fn namespace(&self) -> (u64, u64) {
+        self.namespace
+    }
+
     /// Whether the netdev is in this network namespace.
     pub fn is_in(&self, namespace: (u64, u64)) -> bool {
         self.namespace == namespace
@@ -262,8 +267,24 @@ impl Ports {
         }
     }
 
+    /// The region that a port has to itself, to look at.
+    pub fn private_region(&self, key: &PortKey) -> Option<&Region> {
+        match key {
+            PortKey::Monitor(k) => self.monitors.get(k)?.region(),
+            _ => None,
+        }
+    }
+
     /// Every buffer of a region that a live ring names.
     pub fn buffers(&self, region: &Region) -> HashSet<u32> {
+        self.named(region).into_iter().collect()
+    }
+
+    /// The same, each as often as rings name it.
+    pub fn named(&self, region: &Region) -> Vec<u32> {
+        if let Some(own) = self.monitors.values().find(|m| m.has(region)) {
+            return own.krings(None).iter().flat_map(monitor::ring_buffers).collect();
+        }
         let here = |key: PortKey| self.mem_id(&key) == region.id;
         let nics = self.nics.iter().filter(|(k, _)| here(PortKey::Nic(**k))).flat_map(|(_, p)| p.buffers(region));
         let pipes = self.pipes.iter().filter(|(k, _)| here(PortKey::Pipe(**k, PipeRole::Master)));
@@ -271,6 +292,7 @@ impl Ports {
         let monitors = self.monitors.iter().filter(|(k, p)| p.shares_region() && here(PortKey::Monitor(**k)));
         let monitors = monitors.flat_map(|(_, p)| p.buffers(region));
         let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
+        let vales = vales.chain(self.vales.haunted(region));
         nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).chain(vales).collect()
     }
 

@@ -168,7 +168,7 @@ fn advance(k: &Kring) -> bool {
 
 /// No sender reserves from now on; false if the lock could not be had, because its holder is dead.
 pub fn halt(k: &Kring, client: u32) -> bool {
-    let lock = lock(k, client, LONG_PATIENCE);
+    let lock = lock(k, client, PATIENCE);
     k.state().stopped.store(1, Relaxed);
     lock.is_some()
 }
