@@ -51,6 +51,8 @@ pub trait Registry {
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer>;
     /// A part of what there is, of the ports that `may_see` admits.
     fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status;
+    /// Whether the last registration failed for a reason that passes within milliseconds.
+    fn queue_busy(&self) -> bool;
     /// Whether [`Registry::tend`] has something to do, interfaces or not.
     fn unsettled(&self) -> bool;
 }
@@ -82,6 +84,9 @@ impl Registry for Engine {
     }
     fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {
         Engine::status(self, part, may_see)
+    }
+    fn queue_busy(&self) -> bool {
+        Engine::queue_busy(self)
     }
     fn unsettled(&self) -> bool {
         Engine::unsettled(self)
@@ -121,6 +126,8 @@ pub struct Outcome {
     pub answer: FromEngine,
     /// A new token: its key, and the descriptor whose hang-up is to be reported by [`Core::hung_up`].
     pub watch: Option<(u64, RawFd)>,
+    /// A registration that may succeed a moment later, to be tried again before the answer goes out.
+    pub again: Option<RegisterToken>,
 }
 
 /// The daemon's state.
@@ -243,8 +250,10 @@ impl<R: Registry> Core<R> {
     /// Answers a request of a connection.
     pub fn handle(&mut self, key: u64, message: ToEngine) -> Outcome {
         let mut watch = None;
+        let ask = if let ToEngine::Register(ask) = &message { Some(ask.clone()) } else { None };
         let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
-        Outcome { answer, watch }
+        let busy = matches!(answer, FromEngine::Failed(_)) && self.registry.queue_busy();
+        Outcome { answer, watch, again: ask.filter(|_| busy) }
     }
 
     fn answer(&mut self, key: u64, message: ToEngine, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {

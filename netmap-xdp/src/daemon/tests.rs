@@ -26,11 +26,19 @@ struct Notes {
     /// How often an interface is still down when it is looked at, and how often that was.
     down: u32,
     tended: u32,
+    /// How often a queue of `settling` is still busy.
+    settles: u32,
+    queue_busy: bool,
 }
 
 impl Registry for Notes {
     fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
         if register.name == name("busy") {
+            return Err(Condition::RingsBusy.plain());
+        }
+        self.queue_busy = register.name == name("never") || (register.name == name("settling") && self.settles < 20);
+        if self.queue_busy {
+            self.settles += 1;
             return Err(Condition::RingsBusy.plain());
         }
         self.next += 1;
@@ -91,6 +99,9 @@ impl Registry for Notes {
         let seen = all.into_iter().enumerate().map(port);
         let seen = seen.filter(|p| may_see(Seen { name: &p.name, kind: p.kind, namespace: p.namespace }));
         Status { ports: seen.skip(part.from as usize).collect(), ..Status::default() }
+    }
+    fn queue_busy(&self) -> bool {
+        self.queue_busy
     }
     fn unsettled(&self) -> bool {
         false
@@ -539,4 +550,46 @@ fn who_asks_what_there_is_sees_what_policy_lets_them_bind_and_who_holds_it() {
     let ask = ToEngine::Status(StatusAsked { namespace: None, part: Part::default() });
     let FromEngine::Status(all) = core.handle(4, ask).answer else { panic!() };
     assert_eq!(all.ports[0].holders.len(), 1);
+}
+
+#[test]
+fn a_queue_that_was_just_closed_is_waited_for_by_who_asked_and_by_nobody_else() {
+    let daemon = Daemon::start(Limits::default());
+    let (asking, other) = (daemon.greeted(), daemon.greeted());
+    let bind = |port: &str| {
+        let Ok(FromEngine::Opened(token)) = call(&asking, &ToEngine::Open) else { panic!() };
+        for piece in pieces(
+            &ToEngine::Register(RegisterToken { token, namespace: None, register: Register::new(name(port)) }),
+            9,
+        ) {
+            let fds: Vec<_> = piece.fds.iter().map(|fd| fd.as_raw_fd()).collect();
+            send_message(&asking, &piece.bytes, &fds, 0).unwrap();
+        }
+    };
+    let meanwhile = |span: Duration| {
+        let start = Instant::now();
+        let (mut slowest, mut calls) = (Duration::ZERO, 0);
+        while start.elapsed() < span {
+            let begun = Instant::now();
+            assert!(matches!(call(&other, &ToEngine::Hello("x".into())), Ok(FromEngine::Welcome(_))));
+            slowest = slowest.max(begun.elapsed());
+            calls += 1;
+        }
+        // Half a second is what one such bind may take.
+        assert!(slowest < Duration::from_millis(200) && calls > 20, "{slowest:?}, {calls} calls");
+    };
+    let start = Instant::now();
+    bind("settling");
+    meanwhile(Duration::from_millis(80));
+    assert!(matches!(answer(&asking), Ok((_, FromEngine::Granted(_)))));
+    assert!(start.elapsed() >= Duration::from_millis(95), "twenty tries");
+    bind("never");
+    meanwhile(Duration::from_millis(300));
+    let Ok((_, FromEngine::Failed(failure))) = answer(&asking) else { panic!() };
+    assert_eq!(failure.errno.0, libc::EBUSY);
+    // Who leaves while it waits is forgotten.
+    bind("never");
+    drop(asking);
+    let core = daemon.stop();
+    assert!(core.registry().bound.is_empty());
 }

@@ -297,6 +297,7 @@ impl Engine {
 
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
+        self.ports.queue_busy = false;
         let (target, selection, slots) = self.resolve(register)?;
         let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
         let port = match self.find_or_make(target, register, slots) {
@@ -327,6 +328,12 @@ impl Engine {
                 Err(e)
             }
         }
+    }
+
+    /// Whether the last registration failed since a queue is another socket's, which it is for some milliseconds after the
+    /// last close: it may succeed if it is tried again.
+    pub fn queue_busy(&self) -> bool {
+        self.ports.queue_busy
     }
 
     fn find_or_make(&mut self, target: Target, register: &Register, slots: [u32; 2]) -> Result<PortKey, Failure> {

@@ -35,6 +35,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Whether a queue could not be had since another socket has it, or had it a moment ago.
+    queue_busy: bool,
 }
 
 fn internal(why: String) -> Failure {
@@ -104,6 +106,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            queue_busy: false,
         })
     }
 
@@ -214,8 +217,7 @@ impl NicPort {
             match Socket::open(&region.umem(self.geometry), plan, brother) {
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None)
-                            .map_err(|e| unbound(&self.dev, queue, e))?
+                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
@@ -246,9 +248,20 @@ impl NicPort {
                     );
                     self.geometry = Geometry::Aligned;
                 }
-                Err(e) => return Err(unbound(&self.dev, queue, e)),
+                Err(e) => return Err(self.refused(queue, e)),
             }
         }
+    }
+
+    fn refused(&mut self, queue: u32, e: BindError) -> Failure {
+        self.queue_busy = matches!(e, BindError::Busy(_));
+        unbound(&self.dev, queue, e)
+    }
+
+    /// Whether the last start failed since another socket has a queue. One that was just closed has it for some
+    /// milliseconds more.
+    pub fn queue_busy(&self) -> bool {
+        self.queue_busy
     }
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {

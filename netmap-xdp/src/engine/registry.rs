@@ -93,6 +93,8 @@ pub struct Ports {
     pub abroad: HashMap<PortKey, u16>,
     /// Switches and their ports.
     pub vales: Switchboard,
+    /// Whether the last start failed since somebody has a queue, or had it a moment ago.
+    pub queue_busy: bool,
     /// Switch ports that pipes hang on, and which keep them there.
     pub parents: HashMap<PipeKey, ValeId>,
 }
@@ -176,6 +178,7 @@ impl Ports {
                     here.map(|(_, p)| p).find_map(|p| p.sibling(g))
                 };
                 let started = port.start(selection, region, &sibling);
+                self.queue_busy = started.is_err() && port.queue_busy();
                 self.nics.insert(*k, port);
                 started
             }

@@ -93,7 +93,7 @@ pub struct PeerAsked {
 }
 
 /// A registration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RegisterToken {
     /// The descriptor to bind.
     pub token: Arc<Fd>,
