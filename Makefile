@@ -21,7 +21,7 @@ EXAMPLES = $(patsubst compat-c/examples/%.c,build/%,$(wildcard compat-c/examples
 SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
 RELEASE = target/release
 # What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
-TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl netmapd:netmapd
+TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
 .PHONY: help deps build demo test bench lint deny install uninstall clean

@@ -25,6 +25,7 @@
 //! wire or the kernel at the next [`Port::sync_tx`], [`Port::sync_rx`] or [`Port::wait`].
 
 pub mod control;
+pub mod doctor;
 mod port;
 mod ring;
 pub mod status;
