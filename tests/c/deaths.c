@@ -5,8 +5,9 @@
  *   deaths KILLS SEED    processes of many kinds run traffic over pipes and a switch; KILLS times one of them, taken at random, is
  *                        killed and replaced. Two pairs are never killed, and check what they carry.
  *
- * Prints "killed=N", then "moved=1" once every kind moves packets again; "alone" once all but the two pairs are dead; and waits for
- * a line on standard input, or its end, to kill these too. Any fault is said on standard error and ends with status 99.
+ * Prints "moved=1" once every part moves packets; "killed=N" when all are dead that were to die, and every part moves again; "alone"
+ * once all but the two pairs are dead; and waits for SIGTERM to kill these too. Any fault is said on standard error and ends with
+ * status 99.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS
@@ -14,6 +15,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,11 +81,10 @@ static void fault(const char *what, int part)
 
 static struct nm_desc *open_port(const char *name, int part, unsigned extra)
 {
-    struct nm_desc base = {0}, *d;
+    struct nm_desc base = {.self = &base, .req.nr_arg3 = extra}, *d;
 
-    base.req.nr_arg3 = extra;
     for (int tries = 0; tries < 20000; tries++) {
-        d = nm_open(name, NULL, 0, extra ? &base : NULL);
+        d = nm_open(name, NULL, extra ? NM_OPEN_ARG3 : 0, extra ? &base : NULL);
         if (d)
             return d;
         /* A monitor without its port, or a port that its dead holder has not quite left. */
@@ -200,6 +201,8 @@ static void run(int part)
             i = *(uint32_t *)NETMAP_BUF(ring, i);
         }
         d->nifp->ni_bufs_head = 0;
+        if (hoarded != 32)
+            fault("fewer extra buffers than asked for", part);
     }
     for (;;) {
         struct pollfd p = {.fd = d->fd, .events = POLLIN};
@@ -294,11 +297,15 @@ static void expect_all_to_move(void)
 int main(int argc, char **argv)
 {
     int kills = argc > 1 ? atoi(argv[1]) : 100, progress = 0;
-    char line[16];
     time_t said = time(NULL);
+    sigset_t term;
+    int got;
 
     seed = (argc > 2 ? strtoull(argv[2], NULL, 10) : 1) * 0x9e3779b97f4a7c15ull | 1;
     signal(SIGUSR1, on_fault);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
     moved = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (moved == MAP_FAILED)
         return 99;
@@ -331,8 +338,7 @@ int main(int argc, char **argv)
         stop(i);
     printf("alone\n");
     fflush(stdout);
-    if (!fgets(line, sizeof line, stdin))
-        line[0] = 0;
+    sigwait(&term, &got);
     for (int i = 0; i < STAYING; i++)
         stop(i);
     printf("done=1\n");

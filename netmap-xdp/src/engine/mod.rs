@@ -10,6 +10,7 @@
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
 mod extmem;
+mod ghosts;
 mod grant;
 mod host;
 mod monitor;
@@ -494,6 +495,7 @@ impl Engine {
             region.give_back(buffers, &kept);
             rings.iter().for_each(|ring| region.free_ring(ring));
         }
+        self.lay_ghosts();
         self.reclaim();
     }
 

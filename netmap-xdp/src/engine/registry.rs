@@ -1,5 +1,6 @@
 //! The ports that exist, by kind and key, and what the engine does with any of them.
 
+use super::ghosts::Ghost;
 use super::grant::RingGrant;
 use super::monitor::{self, Links, MonitorPort};
 use super::nic::NicPort;
@@ -87,6 +88,8 @@ pub struct Ports {
     pub nulls: HashMap<u64, NullPort>,
     /// Monitors, the oldest first.
     pub monitors: BTreeMap<u64, MonitorPort>,
+    /// Monitors that are closed, and whose rings somebody may still write to.
+    pub ghosts: Vec<Ghost>,
     /// Which rings they tap.
     pub links: Links,
     /// Regions of ports that do not live in region 1; of a pipe, under its master.
@@ -295,7 +298,7 @@ impl Ports {
         let monitors = self.monitors.iter().filter(|(k, p)| p.shares_region() && here(PortKey::Monitor(**k)));
         let monitors = monitors.flat_map(|(_, p)| p.buffers(region));
         let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
-        let vales = vales.chain(self.vales.haunted(region));
+        let vales = vales.chain(self.vales.haunted(region)).chain(self.of_ghosts(region));
         nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).chain(vales).collect()
     }
 
@@ -304,7 +307,13 @@ impl Ports {
         self.nics.retain(|_, p| !p.rings().idle());
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
-        self.monitors.retain(|_, p| !p.rings().idle());
+        let closed: Vec<u64> = self.monitors.iter().filter(|(_, p)| p.rings().idle()).map(|(&id, _)| id).collect();
+        for id in closed {
+            let mem_id = self.mem_id(&PortKey::Monitor(id));
+            if let Some(port) = self.monitors.remove(&id).filter(MonitorPort::haunts) {
+                self.haunt(port, mem_id);
+            }
+        }
         let (nics, pipes, nulls, monitors) = (&self.nics, &self.pipes, &self.nulls, &self.monitors);
         self.abroad.retain(|key, _| match key {
             PortKey::Nic(k) => nics.contains_key(k),

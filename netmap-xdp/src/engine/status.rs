@@ -286,7 +286,7 @@ impl Engine {
 
     /// Whether something is still to be done without being asked.
     pub fn unsettled(&self) -> bool {
-        self.ports.vales.unsettled()
+        self.ports.vales.unsettled() || !self.ports.ghosts.is_empty()
     }
 }
 
