@@ -147,8 +147,8 @@ pub struct Outcome {
     pub answer: FromEngine,
     /// A new token: its key, and the descriptor whose hang-up is to be reported by [`Core::hung_up`].
     pub watch: Option<(u64, RawFd)>,
-    /// A registration that may succeed a moment later, to be tried again before the answer goes out.
-    pub again: Option<RegisterToken>,
+    /// A request that binds, and may succeed a moment later: to be tried again before the answer goes out.
+    pub again: Option<ToEngine>,
 }
 
 /// The daemon's state.
@@ -266,7 +266,11 @@ impl<R: Registry> Core<R> {
     /// Answers a request of a connection.
     pub fn handle(&mut self, key: u64, message: ToEngine) -> Outcome {
         let mut watch = None;
-        let ask = if let ToEngine::Register(ask) = &message { Some(ask.clone()) } else { None };
+        let ask = match &message {
+            ToEngine::Register(ask) => Some(ToEngine::Register(ask.clone())),
+            ToEngine::Ask(ask) if matches!(ask.request, Request::ValeAttach(_)) => Some(ToEngine::Ask(ask.clone())),
+            _ => None,
+        };
         let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
         let busy = matches!(answer, FromEngine::Failed(_)) && self.registry.queue_busy();
         Outcome { answer, watch, again: ask.filter(|_| busy) }

@@ -5,9 +5,7 @@
 //! that takes too long.
 
 use super::core::{Core, Registry};
-use crate::proto::{
-    Assembly, FromEngine, Malformed, PIECE, Piece, RegisterToken, ToEngine, VERSION, open, pieces, version_mismatch,
-};
+use crate::proto::{Assembly, FromEngine, Malformed, PIECE, Piece, ToEngine, VERSION, open, pieces, version_mismatch};
 use crate::sys::{Epoll, Errno, Fd, Level, REBIND_WAIT, accept, log, monotonic, peer, receive_message, send_message};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
@@ -49,12 +47,12 @@ struct Connection {
     out: VecDeque<Piece>,
     /// Since when the first of `out` waits.
     stuck: Duration,
-    /// A registration that is tried again and again.
+    /// A request that is tried again and again.
     parked: Option<Parked>,
 }
 
 struct Parked {
-    ask: RegisterToken,
+    ask: ToEngine,
     /// Number of its request.
     number: u32,
     /// The next try.
@@ -213,7 +211,7 @@ impl<R: Registry> Server<R> {
         let keys: Vec<u64> = self.connections.iter().filter(|(_, c)| due(c)).map(|(key, _)| *key).collect();
         for key in keys {
             let Some(parked) = self.connections.get_mut(&key).and_then(|c| c.parked.take()) else { continue };
-            let outcome = self.core.handle(key, ToEngine::Register(parked.ask));
+            let outcome = self.core.handle(key, parked.ask);
             let turn = match outcome.again {
                 Some(ask) if now < parked.until => {
                     let due = monotonic() + RETRY;

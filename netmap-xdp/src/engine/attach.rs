@@ -51,6 +51,7 @@ impl Engine {
     /// `NETMAP_REQ_VALE_ATTACH`. Returns the index of the port.
     pub(super) fn attach(&mut self, register: &Register) -> Result<u32, Failure> {
         self.reap();
+        self.ports.queue_busy = false;
         self.check_mem_id(register.mem_id)?;
         let name = register.name;
         if !name.as_bytes().starts_with(b"vale") {

@@ -107,7 +107,7 @@ pub struct RegisterToken {
 }
 
 /// A request that binds nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// The network namespace in which the name counts.
     pub namespace: Option<Arc<Fd>>,

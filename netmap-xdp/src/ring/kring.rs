@@ -612,7 +612,7 @@ impl Kring {
         let count = n - distance(self.hwcur() % n, first, n);
         let kernels = || (0..count).map(|k| (first + k) % n);
         let mut named: HashSet<u32> =
-            (0..n - count).map(|k| self.slot((self.hwcur() + k) % n).buf_idx.load(Relaxed)).collect();
+            (0..n - count).map(|k| self.slot((self.hwcur() % n + k) % n).buf_idx.load(Relaxed)).collect();
         // The later of two names is where the buffer was put when two slots changed places.
         for i in kernels().collect::<Vec<_>>().into_iter().rev() {
             let idx = self.held(i).load(Relaxed);
