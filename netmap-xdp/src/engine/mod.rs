@@ -425,7 +425,8 @@ impl Engine {
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
             let (region, private, links) = (Arc::new(shared), Arc::new(private), self.ports.share_links(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links })
+            let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -472,6 +473,15 @@ impl Engine {
             }
         }
         self.drop_idle();
+    }
+
+    /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
+    /// registration, which the client is to release.
+    pub fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        let Some(Held { port: PortKey::Nic(key), selection, .. }) = self.grants.get(&id) else { return Ok(()) };
+        let home = self.ports.mem_id(&PortKey::Nic(*key));
+        let port = self.ports.nics.get_mut(key).zip(self.regions.get(&home));
+        port.map_or(Ok(()), |(nic, region)| nic.mapped(selection, region))
     }
 
     /// The monitors of a ring of a grant, for a client that found that they changed.

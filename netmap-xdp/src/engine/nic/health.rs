@@ -13,7 +13,6 @@ use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Offloads};
 use crate::sys::{Fd, Guarded, Level, Mode, log};
 use crate::xsk::mtu_that_fits;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// Switches off what would make received frames differ from those on the wire, until the port goes.
@@ -163,13 +162,9 @@ impl NicPort {
         if !waits(self) || !self.dev.up {
             return waits(self);
         }
-        for (&i, queue) in &mut self.queues {
+        for i in self.queues.keys().copied().collect::<Vec<_>>() {
             // Still down, or gone: the next turn tells.
-            let _ = queue.socket.bind(None);
-            self.multi_buffer |= queue.socket.multi_buffer();
-            if queue.receiving && queue.socket.bound() {
-                let _ = self.program.insert(i, queue.socket.as_raw_fd());
-            }
+            let _ = self.bind(i);
         }
         self.set_pending(region);
         if !waits(self) {
