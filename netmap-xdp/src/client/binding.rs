@@ -16,7 +16,7 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log};
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -306,8 +306,11 @@ impl Drop for Binding {
     }
 }
 
-/// Prints a failure, unless it repeats the last one: programs try again and again.
+/// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -589,9 +592,14 @@ impl Bound {
         }
     }
 
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
+    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
+    /// packet in its hands.
     pub(super) fn look_after(&self) {
+        let orphaned = self.token.as_ref().is_some_and(|token| hung_up(token));
         for ring in self.tx.iter().chain(&self.rx) {
+            if orphaned {
+                ring.carrier().bury_engine(ring.kring(), remote::client_id());
+            }
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 host::tend();
             } else {

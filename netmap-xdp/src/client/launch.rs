@@ -104,6 +104,41 @@ pub(super) fn reach() -> Result<Link, Absent> {
     Err(absent("there is nowhere to look for it"))
 }
 
+/// What became of the look at one place.
+pub(super) enum Look {
+    /// Nobody answers there.
+    Nobody(PathBuf, Errno),
+    /// Somebody who makes no sense.
+    Nonsense(PathBuf, Failure),
+    /// A daemon.
+    Daemon(PathBuf, Link),
+}
+
+/// Looks at all places, and starts nothing.
+pub(super) fn survey() -> Vec<Look> {
+    let look = |place: Place| match knock(&place) {
+        Ok(link) => Look::Daemon(place.socket, link),
+        Err(Broken::Nonsense(failure)) => Look::Nonsense(place.socket, failure),
+        Err(Broken::Lost(errno)) => Look::Nobody(place.socket, errno),
+    };
+    places().into_iter().map(look).collect()
+}
+
+/// Connects to a daemon that runs, and starts none.
+pub(super) fn reach_running() -> Result<Link, Absent> {
+    let mut why = absent("there is nowhere to look for it");
+    let mut stranger = None;
+    for look in survey() {
+        match look {
+            Look::Daemon(_, link) if link.admitted() => return Ok(link),
+            Look::Daemon(_, link) => stranger = stranger.or(Some(link)),
+            Look::Nonsense(_, failure) => return Err(Absent(failure)),
+            Look::Nobody(at, errno) => why = absent(&format!("nobody answers at {} ({errno})", at.display())),
+        }
+    }
+    stranger.ok_or(why)
+}
+
 fn absent(why: &str) -> Absent {
     Absent(Failure {
         errno: Errno(libc::ENXIO),

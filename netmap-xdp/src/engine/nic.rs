@@ -46,6 +46,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Whether a queue could not be had since another socket has it, or had it a moment ago.
+    queue_busy: bool,
 }
 
 fn internal(why: String) -> Failure {
@@ -121,6 +123,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            queue_busy: false,
         })
     }
 
@@ -244,8 +247,7 @@ impl NicPort {
                 }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None)
-                            .map_err(|e| unbound(&self.dev, queue, e))?
+                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
@@ -276,9 +278,20 @@ impl NicPort {
                     );
                     self.geometry = Geometry::Aligned;
                 }
-                Err(e) => return Err(unbound(&self.dev, queue, e)),
+                Err(e) => return Err(self.refused(queue, e)),
             }
         }
+    }
+
+    fn refused(&mut self, queue: u32, e: BindError) -> Failure {
+        self.queue_busy = matches!(e, BindError::Busy(_));
+        unbound(&self.dev, queue, e)
+    }
+
+    /// Whether the last start failed since another socket has a queue. One that was just closed has it for some
+    /// milliseconds more.
+    pub fn queue_busy(&self) -> bool {
+        self.queue_busy
     }
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
@@ -417,6 +430,22 @@ impl NicPort {
     /// Every buffer that the port holds.
     pub fn buffers(&self, region: &Region) -> Vec<u32> {
         self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
+    }
+
+    /// What the kernel says it dropped of the queue behind a ring; none of a host ring.
+    pub fn kernel_drops(&self, ring: &Kring) -> Vec<(&'static str, u64)> {
+        let queue = self.queues.get(&u32::from(ring.id()));
+        let host = HostSide::is_host(&self.rings, ring.dir(), ring.id());
+        let Some(seen) = queue.filter(|_| !host).and_then(|q| q.socket.statistics().ok()) else { return Vec::new() };
+        match ring.dir() {
+            Dir::Tx => vec![("tx-invalid-descs", seen.tx_invalid_descs)],
+            Dir::Rx => vec![
+                ("rx-dropped", seen.rx_dropped),
+                ("rx-invalid-descs", seen.rx_invalid_descs),
+                ("rx-ring-full", seen.rx_ring_full),
+                ("rx-fill-ring-empty", seen.rx_fill_ring_empty),
+            ],
+        }
     }
 
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have

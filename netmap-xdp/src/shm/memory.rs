@@ -103,7 +103,7 @@ impl Memory {
     }
 
     #[inline]
-    fn locate<T>(&self, offset: u64, count: usize) -> Result<NonNull<T>, OutOfRange> {
+    pub(super) fn locate<T>(&self, offset: u64, count: usize) -> Result<NonNull<T>, OutOfRange> {
         let bytes = size_of::<T>() as u64 * count as u64;
         let bad = OutOfRange { offset, len: bytes, size: self.map.len() as u64 };
         let end = offset.checked_add(bytes).ok_or(bad)?;
@@ -144,22 +144,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies `lines` times 64 bytes to another mapping, or elsewhere in this one.
-    #[inline]
-    pub fn copy_lines(&self, from: u64, to: &Memory, at: u64, lines: usize) -> Result<(), OutOfRange> {
-        let (mut from, mut at) =
-            (self.locate::<[u8; 64]>(from, lines)?.as_ptr(), to.locate::<[u8; 64]>(at, lines)?.as_ptr());
-        for _ in 0..lines {
-            // SAFETY: both ranges lie in their mappings; a line is read before it is written, so they may overlap.
-            unsafe {
-                at.write(from.read());
-                from = from.add(1);
-                at = at.add(1);
-            }
-        }
-        Ok(())
-    }
-
     /// Copies bytes to another mapping, or elsewhere in this one.
     #[inline]
     pub fn copy(&self, from: u64, to: &Memory, at: u64, len: usize) -> Result<(), OutOfRange> {
@@ -167,18 +151,6 @@ impl Memory {
         // SAFETY: both ranges lie in their mappings; they may overlap.
         unsafe { std::ptr::copy(from.as_ptr(), at.as_ptr(), len) };
         Ok(())
-    }
-
-    /// Asks for the cache line at `offset`; nothing happens if it lies outside.
-    #[inline]
-    pub fn prefetch(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Ok(at) = self.locate::<u8>(offset, 1) {
-            // SAFETY: a hint, for an address in the mapping.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 
     /// Moves bytes within the mapping; the ranges may overlap.

@@ -110,6 +110,13 @@ pub fn program_name() -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
+/// Name of the program that a process runs, as the kernel has it: 15 bytes at most.
+pub fn comm(pid: u32) -> Option<String> {
+    let text = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let text: String = String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).collect();
+    (!text.is_empty()).then_some(text)
+}
+
 /// Whether the program runs with more rights than who started it, so that the environment is not to be trusted.
 pub fn privileged_by_file() -> bool {
     // SAFETY: takes an integer.

@@ -11,8 +11,10 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
-const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-const ETH_FLAG_LRO: u32 = 1 << 15;
+/// VLAN tags are stripped.
+pub const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+/// Received frames are merged.
+pub const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// `struct ethtool_value`.
 #[repr(C)]

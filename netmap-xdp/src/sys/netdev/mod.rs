@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod ethtool;
+pub mod features;
 mod rtnl;
 
 use super::{Errno, Error};
@@ -138,7 +139,25 @@ pub fn link_state(ifindex: u32) -> Result<LinkState, Error> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads(ethtool::Lying);
 
+/// Which of them are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffloadsOn {
+    /// Merging in the stack.
+    pub gro: bool,
+    /// Merging in the NIC.
+    pub lro: bool,
+    /// VLAN tags are stripped.
+    pub vlan: bool,
+}
+
 impl Offloads {
+    /// Which of them are on.
+    pub fn on(dev: &NetDev) -> Result<OffloadsOn, Error> {
+        let now = ethtool::lying(Rtnl::open()?.fd(), &dev.name);
+        let has = |flag| now.flags & flag != 0;
+        Ok(OffloadsOn { gro: now.gro, lro: has(ethtool::ETH_FLAG_LRO), vlan: has(ethtool::ETH_FLAG_RXVLAN) })
+    }
+
     /// Switches off those that are on; `None` if there was nothing to do. `merging` says whether GRO counts: it comes after
     /// native XDP and before generic.
     pub fn switch_off(dev: &NetDev, merging: bool) -> Result<Option<Offloads>, Error> {
