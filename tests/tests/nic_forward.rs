@@ -9,8 +9,10 @@ use nic_common::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::time::Instant;
 
-/// Frames under way: below what the smallest ring on the way holds, veth's own of 256.
+/// Frames under way at most: below what the smallest ring on the way holds, veth's own of 256.
 const UNDER_WAY: u64 = 192;
+/// Slots of a ring, of which as many as are under way may have been released and not yet given back to the kernel.
+const SLOTS: u64 = 1024;
 const HEAD: usize = 24;
 
 /// Content of all frames: each shows a window of it.
@@ -39,9 +41,10 @@ fn build(seq: u64, most: usize, text: &[u8], frame: &mut Vec<u8>) {
 
 fn send(port: &mut Port, count: u64, most: usize, received: &AtomicU64) {
     let (text, mut frame) = (text(), Vec::new());
+    let under_way = UNDER_WAY.min(SLOTS / 2 / (most as u64).div_ceil(2048) - 1);
     let mut seq = 0;
     while seq < count {
-        while seq < count && seq - received.load(Acquire) < UNDER_WAY {
+        while seq < count && seq.saturating_sub(received.load(Acquire)) < under_way {
             build(seq, most, &text, &mut frame);
             if !push(&mut port.tx(0), &frame) {
                 break;
@@ -49,7 +52,8 @@ fn send(port: &mut Port, count: u64, most: usize, received: &AtomicU64) {
             seq += 1;
         }
         port.sync_tx().unwrap();
-        std::thread::yield_now();
+        // Leaves the processor to those who work on what is under way.
+        std::thread::sleep(SECOND / 20_000);
     }
     // What a kick left behind.
     while received.load(Acquire) < count {

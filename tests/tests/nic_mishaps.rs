@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 fn program(name: &'static str, cell: &'static OnceLock<PathBuf>) -> &'static PathBuf {
     cell.get_or_init(|| compile_c(&workspace().join(format!("tests/c/{name}.c")), name, &[]))

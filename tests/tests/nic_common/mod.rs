@@ -209,12 +209,12 @@ pub fn assert_ping(from: &End, address: &str) {
 #[track_caller]
 pub fn transfer(from: &End, to: &End, count: u64, lengths: &str, send_env: &[(&str, &str)], recv_env: &[(&str, &str)]) {
     let with = |cmd: Cmd, env: &[(&str, &str)]| env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
-    // Compiled before the receiver counts the seconds in which nothing comes: on a busy machine that takes some.
-    let [sender, receiver] = ["nm-send", "nm-recv"].map(c_program);
-    let receive = to.command(receiver).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
-    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "10"]).spawn();
+    // Both compiled before the receiver begins to wait.
+    let (receive, send) = (c_program("nm-recv"), c_program("nm-send"));
+    let receive = to.command(receive).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
+    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "15"]).spawn();
     receiver.wait_for("ready", SOON);
-    let send = from.command(sender).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
+    let send = from.command(send).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
     let rate = ["-R", "10000", "-l", lengths, "-n", &count.to_string()];
     with(send, send_env).args(rate).timeout(Duration::from_secs(20)).run().expect_success();
     let got = receiver.wait(Duration::from_secs(30)).expect_success();
