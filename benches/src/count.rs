@@ -26,13 +26,13 @@ pub enum What {
 
 /// What a packet may cost at a batch of 64.
 const BUDGETS: [(What, &str, f64); 7] = [
-    (What::Txsync, "NIC txsync", 70.0),
-    (What::Rxsync, "NIC rxsync", 70.0),
-    (What::PipeTx, "pipe txsync", 60.0),
-    (What::PipeRx, "pipe rxsync", 60.0),
-    (What::ValeTx, "VALE txsync, 60 bytes", 120.0),
-    (What::ValeRx, "VALE rxsync, 60 bytes", 30.0),
-    (What::ValeLongTx, "VALE txsync, 1514 bytes", 400.0),
+    (What::Txsync, "NIC txsync", 137.0),
+    (What::Rxsync, "NIC rxsync", 132.0),
+    (What::PipeTx, "pipe txsync", 56.0),
+    (What::PipeRx, "pipe rxsync", 56.0),
+    (What::ValeTx, "VALE txsync, 60 bytes", 175.0),
+    (What::ValeRx, "VALE rxsync, 60 bytes", 27.0),
+    (What::ValeLongTx, "VALE txsync, 1514 bytes", 365.0),
 ];
 const BATCH: u32 = 64;
 /// Syncs before rings and caches of ours are in their steady state: several times around.

@@ -3,6 +3,8 @@
 //! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
 //! queues that somebody bound; the packets of all others go to the host stack.
 
+mod health;
+
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
 use super::region::Region;
@@ -11,8 +13,8 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
+use crate::sys::netdev::{NetDev, Watch};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, duplicate, log, settings};
 use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -23,18 +25,29 @@ struct Queue {
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
+    /// Whether the client that asked for it has mapped its rings, so that it may be bound.
+    mapped: bool,
 }
 
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    watch: Watch,
+    /// Why it cannot go on, once it cannot.
+    failed: Option<String>,
+    /// Those of its offloads that we switched off.
+    offloads: Option<Guarded>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
     multi_buffer: bool,
+    /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
+    late: bool,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Whether a queue could not be had since another socket has it, or had it a moment ago.
+    queue_busy: bool,
 }
 
 fn internal(why: String) -> Failure {
@@ -86,6 +99,7 @@ impl NicPort {
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
     pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
+        let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
@@ -95,15 +109,21 @@ impl NicPort {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
             dev,
+            watch,
+            failed: None,
+            offloads,
             program,
             mode,
             geometry,
             multi_buffer: false,
+            late: false,
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            queue_busy: false,
         })
     }
 
@@ -133,10 +153,13 @@ impl NicPort {
         self.mode
     }
 
-    /// The link that keeps the program on the interface, for a client.
-    pub fn share_link(&self) -> Result<Option<Arc<Fd>>, Failure> {
+    /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
+    pub fn share_links(&self) -> Result<Vec<Arc<Fd>>, Failure> {
         let copy = self.program.link_fd().map(duplicate).transpose();
-        copy.map(|fd| fd.map(Arc::new)).map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))
+        let link = copy
+            .map(|fd| fd.map(Arc::new))
+            .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
+        Ok(link.into_iter().chain(self.keep()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -156,6 +179,7 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
+        self.check()?;
         self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
@@ -211,11 +235,19 @@ impl NicPort {
             let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
             // The UMEM of another NIC has the mode of its first bind, which may not be ours.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
+            if self.late {
+                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
+            }
             match Socket::open(&region.umem(self.geometry), plan, brother) {
+                Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
+                    // It was good for finding mode and geometry.
+                    self.late = true;
+                    self.multi_buffer = socket.multi_buffer();
+                }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None)
-                            .map_err(|e| unbound(&self.dev, queue, e))?
+                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
@@ -246,14 +278,25 @@ impl NicPort {
                     );
                     self.geometry = Geometry::Aligned;
                 }
-                Err(e) => return Err(unbound(&self.dev, queue, e)),
+                Err(e) => return Err(self.refused(queue, e)),
             }
         }
     }
 
+    fn refused(&mut self, queue: u32, e: BindError) -> Failure {
+        self.queue_busy = matches!(e, BindError::Busy(_));
+        unbound(&self.dev, queue, e)
+    }
+
+    /// Whether the last start failed since another socket has a queue. One that was just closed has it for some
+    /// milliseconds more.
+    pub fn queue_busy(&self) -> bool {
+        self.queue_busy
+    }
+
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
-        if self.queues.is_empty() {
+        if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
             // Some kernels bind a socket all the same.
@@ -267,7 +310,8 @@ impl NicPort {
                 );
             }
         }
-        self.queues.insert(queue, Queue { socket, shared, receiving: false });
+        let mapped = socket.bound();
+        self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
         Ok(())
     }
 
@@ -322,25 +366,40 @@ impl NicPort {
         }
     }
 
-    /// Binds the sockets that an interface which was down left unbound; returns whether any still waits.
-    pub fn tend(&mut self, region: &Region) -> bool {
-        let waits = |port: &NicPort| port.queues.values().any(|q| !q.socket.bound());
-        if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
-            return waits(self);
+    /// Binds the socket of a queue whose client has mapped it, if it is not bound.
+    fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
+        queue.socket.bind(None)?;
+        self.multi_buffer |= queue.socket.multi_buffer();
+        if queue.receiving {
+            let _ = self.program.insert(i, queue.socket.as_raw_fd());
         }
-        for (&i, queue) in &mut self.queues {
-            // Still down, or gone: the next turn tells.
-            let _ = queue.socket.bind(None);
-            self.multi_buffer |= queue.socket.multi_buffer();
-            if queue.receiving && queue.socket.bound() {
-                let _ = self.program.insert(i, queue.socket.as_raw_fd());
+        Ok(())
+    }
+
+    /// Whether a client has to map the selected rings, and to say so, before their sockets can be bound.
+    pub fn awaits(&self, selection: &Selection) -> bool {
+        self.selected(selection).iter().any(|i| self.queues.get(i).is_some_and(|q| !q.mapped))
+    }
+
+    /// The client has mapped what it was granted.
+    pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
+        for i in self.selected(selection) {
+            self.queues.entry(i).and_modify(|queue| queue.mapped = true);
+            match self.bind(i) {
+                // It starts when the interface comes up.
+                Ok(()) | Err(BindError::Down) => {}
+                Err(e) => return Err(unbound(&self.dev, i, e)),
             }
         }
         self.set_pending(region);
-        if !waits(self) {
-            log(Level::Info, format_args!("{} is up: started", self.dev.name));
-        }
-        waits(self)
+        Ok(())
+    }
+
+    /// The queues of the selected rings.
+    fn selected(&self, selection: &Selection) -> Vec<u32> {
+        let Selection { tx, rx } = self.nic_part(selection);
+        self.queues.keys().copied().filter(|&i| [&tx, &rx].iter().any(|r| r.contains(&(i as u16)))).collect()
     }
 
     /// What a client needs of the selected rings.
@@ -373,9 +432,26 @@ impl NicPort {
         self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
     }
 
+    /// What the kernel says it dropped of the queue behind a ring; none of a host ring.
+    pub fn kernel_drops(&self, ring: &Kring) -> Vec<(&'static str, u64)> {
+        let queue = self.queues.get(&u32::from(ring.id()));
+        let host = HostSide::is_host(&self.rings, ring.dir(), ring.id());
+        let Some(seen) = queue.filter(|_| !host).and_then(|q| q.socket.statistics().ok()) else { return Vec::new() };
+        match ring.dir() {
+            Dir::Tx => vec![("tx-invalid-descs", seen.tx_invalid_descs)],
+            Dir::Rx => vec![
+                ("rx-dropped", seen.rx_dropped),
+                ("rx-invalid-descs", seen.rx_invalid_descs),
+                ("rx-ring-full", seen.rx_ring_full),
+                ("rx-fill-ring-empty", seen.rx_fill_ring_empty),
+            ],
+        }
+    }
+
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
+        self.explain(region);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {

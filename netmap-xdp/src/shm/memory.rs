@@ -1,16 +1,13 @@
 //! Views of shared mappings.
 
 use crate::sync::{AtomicI64, AtomicU16, AtomicU32, AtomicU64};
-use crate::sys::{self, Errno, Map};
+use crate::sys::{Errno, Map};
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// Most pieces of one [`Memory::write_to`].
-const PIECES: usize = 32;
 
 /// A type that may lie in memory that others write at any time.
 ///
@@ -145,31 +142,6 @@ impl Memory {
         // SAFETY: as in `read`, the other way.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at.as_ptr(), from.len()) };
         Ok(())
-    }
-
-    /// `writev` of pieces of the mapping, `(offset, length)`, at most 32 of them: on a TAP device, one frame.
-    pub fn write_to(&self, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        self.vector(libc::SYS_writev, fd, pieces)
-    }
-
-    /// `readv` into pieces of the mapping, as [`Memory::write_to`].
-    pub fn read_from(&self, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        self.vector(libc::SYS_readv, fd, pieces)
-    }
-
-    #[inline]
-    fn vector(&self, call: libc::c_long, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        let mut vector = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
-        if pieces.len() > PIECES {
-            return Err(Errno(libc::EINVAL));
-        }
-        for (to, &(offset, len)) in vector.iter_mut().zip(pieces) {
-            let at = self.locate::<u8>(offset, len).map_err(|_| Errno(libc::EFAULT))?;
-            *to = libc::iovec { iov_base: at.as_ptr().cast(), iov_len: len };
-        }
-        // SAFETY: every piece lies in the mapping, which stays for the call, and which the kernel may write as any other
-        // process may.
-        unsafe { sys::syscall(call, [fd as usize, vector.as_ptr() as usize, pieces.len(), 0, 0, 0]) }
     }
 
     /// Copies bytes to another mapping, or elsewhere in this one.

@@ -6,10 +6,12 @@
 
 mod epoll;
 mod fd;
+mod guard;
 mod log;
 mod mem;
 mod settings;
 mod start;
+mod thread;
 mod unix;
 mod usermem;
 mod wait;
@@ -20,10 +22,12 @@ pub mod xdp;
 
 pub use epoll::*;
 pub use fd::*;
+pub use guard::*;
 pub use log::*;
 pub use mem::*;
 pub use settings::*;
 pub use start::*;
+pub use thread::*;
 pub use unix::*;
 pub use usermem::*;
 pub use wait::*;

@@ -159,7 +159,15 @@ impl Carrier for ValeRx {
         self.wake.signal()
     }
 
+    fn bell(&self) -> bool {
+        true
+    }
+
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
+    }
+
+    fn bury_engine(&self, k: &Kring, client: u32) {
+        lease::bury(k, lease::SERVER, client);
     }
 }
