@@ -288,6 +288,10 @@ main(int argc, char **argv)
     }
     if (strncmp(argv[2], "vale", 4) == 0 && (strcmp(end, "rx") == 0 || strcmp(end, "answer") == 0))
         announce(d);
+    if (sealed > 0) {
+        puts("ready");
+        fflush(stdout);
+    }
     warm = read_clock(CLOCK_MONOTONIC) + WARM_UP;
     if (strcmp(end, "tx") == 0)
         transmit(d);

@@ -4,7 +4,7 @@
 use netmap_xdp_tests::{Cmd, Daemons, compile_c, skip, workspace};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn sealed_pair_works(from: &str, to: &str) {
     let program = compile_c(&workspace().join("benches/c/nm-pairs.c"), "nm-pairs", &[]);
@@ -13,12 +13,15 @@ fn sealed_pair_works(from: &str, to: &str) {
     let end = |end: &str, port: &str, packets: &str| {
         // On whatever processor.
         let words = [end, port, "1023", packets, "60", "64", "1"];
-        daemons.with(Cmd::new(&program).args(words), "daemon").timeout(SOON)
+        daemons.with(Cmd::new(&program).args(words), "daemon")
     };
+    // A sender asks netmapd once for the receivers of a switch, so they are there first.
+    let mut receiver = end("sealed-rx", to, "100000").spawn();
+    receiver.wait_for("ready", SOON);
     // It goes on until it is no longer needed, or killed.
     let mut sender = end("sealed-tx", from, "1000000000000").spawn();
-    let receiver = end("sealed-rx", to, "100000").run().expect_success();
-    assert_eq!(receiver.field("sealed"), Some(1), "{receiver}");
+    let received = receiver.wait(SOON).expect_success();
+    assert_eq!(received.field("sealed"), Some(1), "{received}");
     assert!(sender.is_alive(), "the sender made a system call: {}", sender.stderr());
 }
 
