@@ -7,14 +7,13 @@
  *        nm-pairs sealed-tx|sealed-rx PORT CORE PACKETS LENGTH BATCH LOOK
  *        nm-pairs call|answer PORT CORE COUNT
  *
- * A sealed end moves that many packets after it has asked the kernel to kill it at its first system call.
+ * CORE beyond those of the machine: anywhere. A sealed end moves that many packets after it has asked the kernel to kill it at its first system call.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS
 #include <net/netmap_user.h>
 
 #include <inttypes.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -42,13 +41,17 @@ read_clock(clockid_t id)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* From here on only the end of the process and what it prints are allowed. */
+/*
+ * From here on only the end of the process and what it prints are allowed. And the clock, which is no system call but on
+ * machines whose clock the kernel does not let programs read.
+ */
 static void
 seal(void)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clock_gettime, 3, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 1),
@@ -285,6 +288,10 @@ main(int argc, char **argv)
     }
     if (strncmp(argv[2], "vale", 4) == 0 && (strcmp(end, "rx") == 0 || strcmp(end, "answer") == 0))
         announce(d);
+    if (sealed > 0) {
+        puts("ready");
+        fflush(stdout);
+    }
     warm = read_clock(CLOCK_MONOTONIC) + WARM_UP;
     if (strcmp(end, "tx") == 0)
         transmit(d);

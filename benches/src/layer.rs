@@ -5,9 +5,9 @@
 //! receive rings. Only the call of the sync is timed; the program's part and the stand-in's are outside. What two looks
 //! at the clock cost by themselves is measured with a call that does nothing, and taken off.
 
+use crate::count::{What, instructions};
 use crate::stats::Sample;
 use crate::{Effort, Reached};
-use clap::Args;
 use netmap_xdp::index::next_slot;
 use netmap_xdp::port::nic::{NicPlan, NicRx, NicTx};
 use netmap_xdp::port::{PortRing, Synced};
@@ -17,7 +17,6 @@ use netmap_xdp::sync::{AtomicU32, AtomicU64, Ordering::*};
 use netmap_xdp::sys::{sealed_memfd, xdp::RingOffsets};
 use netmap_xdp::xsk::{Completion, Fill, Geometry, Queue, Rx, Tx};
 use std::hint::black_box;
-use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 const BATCHES: [u32; 4] = [1, 8, 64, 256];
@@ -254,7 +253,8 @@ pub fn run(effort: &Effort) -> Reached {
                 ns.add((busy - idle) / per_ns / f64::from(batch));
             }
             let met = batch != GOAL_BATCH || ns.median() <= GOAL_NS;
-            let instructions = instructions(dir, batch, effort).unwrap_or_else(|why| why.into());
+            let what = if dir == Dir::Tx { What::Txsync } else { What::Rxsync };
+            let instructions = instructions(what, batch, effort).map_or_else(|why| why.into(), |n| format!("{n:.1}"));
             let verdict = if met { "" } else { "  missed" };
             println!("{:<8} {batch:>5}  {:<22} {instructions:>12}{verdict}", name(dir), ns.show(2));
             reached &= met;
@@ -263,37 +263,11 @@ pub fn run(effort: &Effort) -> Reached {
     reached
 }
 
-/// Runs this program under callgrind, which counts inside the sync alone.
-fn instructions(dir: Dir, batch: u32, effort: &Effort) -> Result<String, &'static str> {
-    let turns = if effort.quick { 32 } else { 256 };
-    let own = std::env::current_exe().map_err(|_| "unknown")?;
-    let out = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*layer_sync_of_interest*"])
-        .arg(own)
-        .args(["count", name(dir), &batch.to_string(), &turns.to_string()])
-        .output()
-        .map_err(|_| "no valgrind")?;
-    let text = String::from_utf8_lossy(&out.stderr);
-    let collected = text.lines().find_map(|l| l.split_once("Collected :"));
-    let total: f64 = collected.and_then(|(_, n)| n.trim().parse().ok()).ok_or("failed")?;
-    Ok(format!("{:.1}", total / f64::from(turns) / f64::from(batch)))
-}
-
-/// What runs under callgrind.
-#[derive(Args)]
-pub struct Count {
-    sync: String,
-    batch: u32,
-    turns: u32,
-}
-
-/// A few syncs, after as many as fill the rings.
-pub fn count(c: &Count) -> ExitCode {
-    let dir = if c.sync == name(Dir::Tx) { Dir::Tx } else { Dir::Rx };
+/// A few syncs that are counted, after as many as fill the rings.
+pub fn count(dir: Dir, batch: u32, turns: u32) {
     let bench = Bench::new(dir);
-    bench.turns(WARM / c.batch + 2, c.batch, |port| assert_eq!(port.sync(1), Synced::Done));
+    bench.turns(WARM / batch + 2, batch, |port| assert_eq!(port.sync(1), Synced::Done));
     let before = bench.packets();
-    bench.turns(c.turns, c.batch, layer_sync_of_interest);
-    assert_eq!(bench.packets() - before, u64::from(c.turns) * u64::from(c.batch), "every packet crossed");
-    ExitCode::SUCCESS
+    bench.turns(turns, batch, layer_sync_of_interest);
+    assert_eq!(bench.packets() - before, u64::from(turns) * u64::from(batch), "every packet crossed");
 }

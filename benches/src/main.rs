@@ -6,6 +6,7 @@
 //! | `host` | TCP of a host through its host rings | the same without netmap |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
 //! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
+//! | `instructions` | instructions per packet, by callgrind: a guard that any machine can run | a budget |
 //! | `wakeup` | how late a sleeping receiver is | a FIFO |
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
@@ -14,6 +15,7 @@
 //! own and delete them.
 
 mod bare;
+mod count;
 mod host;
 mod layer;
 mod machine;
@@ -80,15 +82,17 @@ enum What {
     Vale,
     /// How late a sleeping receiver is
     Wakeup,
+    /// Instructions per packet, against budgets
+    Instructions,
     /// One end of a pair, in a process of its own
     #[command(hide = true)]
     Pair(pairs::Job),
     /// A contender of `nic`, in a process of its own
     #[command(hide = true)]
     Worker(worker::Job),
-    /// What `layer` counts the instructions of
+    /// What `instructions` counts
     #[command(hide = true)]
-    Count(layer::Count),
+    Count(count::Count),
 }
 
 /// Whether every goal of a benchmark was reached.
@@ -99,7 +103,7 @@ fn main() -> ExitCode {
     let effort = cli.effort;
     let reached = match cli.what {
         Some(What::Worker(job)) => return worker::run(&job),
-        Some(What::Count(count)) => return layer::count(&count),
+        Some(What::Count(count)) => return count::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
         Some(What::Nic) => all(&effort, &[nic::run]),
         Some(What::Host) => all(&effort, &[host::run]),
@@ -107,8 +111,12 @@ fn main() -> ExitCode {
         Some(What::Preload) => all(&effort, &[preload::run]),
         Some(What::Pipe) => all(&effort, &[memory::pipe]),
         Some(What::Vale) => all(&effort, &[memory::vale]),
+        Some(What::Instructions) => all(&effort, &[count::run]),
         Some(What::Wakeup) => all(&effort, &[wakeup::run]),
-        None => all(&effort, &[layer::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run, host::run]),
+        None => all(
+            &effort,
+            &[layer::run, count::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run, host::run],
+        ),
     };
     if effort.check && !reached {
         eprintln!("a goal was missed");

@@ -229,7 +229,10 @@ fn sealed(daemon: &Daemon, kind: &Kind, cores: [usize; 2], program: &Path) -> bo
     let end = |end: &str, port: &str, core: usize, packets: &str| {
         daemon.c(program, end, port, core).args([packets, "60", "256", "0"])
     };
+    // A sender asks netmapd once for the receivers of a switch, so they are there first.
+    let mut receiver = end("sealed-rx", kind.ends[1], cores[1], PACKETS).spawn();
+    receiver.wait_for("ready", Duration::from_secs(10));
     let mut sender = end("sealed-tx", kind.ends[0], cores[0], FOR_EVER).spawn();
-    let receiver = end("sealed-rx", kind.ends[1], cores[1], PACKETS).run();
+    let receiver = receiver.wait(Duration::from_secs(30));
     receiver.success() && receiver.field("sealed") == Some(1) && sender.is_alive()
 }

@@ -34,14 +34,20 @@ impl Filled {
 
     /// True if the n-th free slot has to be written; it counts as written from now on.
     fn must_write(&mut self, n: u32, buffer: u32, changed: bool) -> bool {
-        let at = (self.at + n as usize) % self.buffers.len();
+        let at = self.place(n);
         let same = self.buffers[at] == buffer;
         self.buffers[at] = buffer;
         changed || !same
     }
 
     fn advance(&mut self, n: u32) {
-        self.at = (self.at + n as usize) % self.buffers.len();
+        self.at = self.place(n);
+    }
+
+    /// Where the n-th free slot is noted; `n` is at most the number of slots.
+    fn place(&self, n: u32) -> usize {
+        let at = self.at + n as usize;
+        if at >= self.buffers.len() { (at - self.buffers.len()) % self.buffers.len() } else { at }
     }
 }
 
@@ -145,6 +151,12 @@ impl Sender<'_> {
         let space = ring.space();
         let (mut used, mut frames, mut bytes) = (0u32, 0u64, 0u64);
         let constant = self.source.is_constant() && !self.refill;
+        let len = self.source.frame_len();
+        if constant && !self.run.dump && self.fragments.cut(len).slots == 1 {
+            let n = limit.min(space.into()) as u32;
+            self.fill_same(ring, filled, n, len);
+            return (n.into(), u64::from(n) * len as u64);
+        }
         while frames < limit {
             let len = self.source.frame_len();
             let cut = self.fragments.cut(len);
@@ -179,6 +191,25 @@ impl Sender<'_> {
             filled.advance(used);
         }
         (frames, bytes)
+    }
+
+    /// Hands over `n` frames that are all the same, each in one slot.
+    fn fill_same(&mut self, ring: &mut TxRing<'_>, filled: &mut Filled, n: u32, len: usize) {
+        for i in 0..n {
+            let Some(slot) = ring.slot(i) else { break };
+            let changed = slot.flags() & NS_BUF_CHANGED != 0;
+            if filled.must_write(i, slot.buf_idx(), changed)
+                && let Some(frame) = self.source.bytes()
+            {
+                slot.write_at(0, frame);
+            }
+            slot.set_len(len);
+            slot.set_flags(if i + 1 == n { NS_REPORT } else { 0 });
+        }
+        if n > 0 {
+            ring.advance(n);
+            filled.advance(n);
+        }
     }
 
     fn wait_for_room(&self, port: &mut Port, rings: usize) -> Result<(), String> {

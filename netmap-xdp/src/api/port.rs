@@ -8,6 +8,8 @@ use crate::ring::{Dir, Drop, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, link_state};
 use crate::sys::xdp;
+use smallvec::SmallVec;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// How to open a port.
@@ -278,10 +280,13 @@ fn counters(k: &Kring) -> RingCounters {
 }
 
 /// `poll` over several ports: answer `i` belongs to `ports[i]`. `EINTR`: a signal came.
-pub fn wait_many(ports: &mut [(&mut Port, Interest)], timeout: Option<Duration>) -> Result<Vec<Ready>, Error> {
-    let mut fds: Vec<_> = ports.iter().map(|(_, want)| entry(*want)).collect();
+pub fn wait_many(
+    ports: &mut [(&mut Port, Interest)],
+    timeout: Option<Duration>,
+) -> Result<impl Deref<Target = [Ready]> + IntoIterator<Item = Ready> + use<>, Error> {
+    let mut fds: SmallVec<[_; 8]> = ports.iter().map(|(_, want)| entry(*want)).collect();
     client::wait(&mut fds, |i, _| ports.get(i).map(|(port, _)| &port.binding), timeout, None)?;
-    Ok(fds.iter().map(ready).collect())
+    Ok(fds.iter().map(ready).collect::<SmallVec<[_; 8]>>())
 }
 
 /// What is asked of a port. The number is not used: the binding is found by its place.

@@ -6,9 +6,14 @@
 
 use super::binding::{Binding, RETRY};
 use crate::sys::{Errno, monotonic, ppoll};
+use smallvec::SmallVec;
+use std::cell::Cell;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::time::Duration;
+
+/// A list for each descriptor that is waited for; few of them need no memory of the allocator's.
+type List<T> = SmallVec<[T; 8]>;
 
 /// `ppoll` where `binding(index, fd)` says which descriptors are netmap's.
 ///
@@ -47,6 +52,12 @@ pub fn wait<B: Deref<Target = Binding>>(
                 return Ok(ready);
             }
         }
+        if !armed && !others {
+            let ready = linger(fds, &binding, timeout);
+            if ready > 0 {
+                return Ok(ready);
+            }
+        }
         if !armed {
             // Who is woken only on request asks now, and looks once more before sleeping.
             armed = true;
@@ -68,9 +79,58 @@ pub fn wait<B: Deref<Target = Binding>>(
                 Some(if busy { RETRY.min(end - now) } else { end - now })
             }
         };
+        let start = monotonic();
         ask_others = sleep(fds, &binding, most, sigmask)?;
+        if monotonic() - start < SHORT {
+            CREDIT.set(CREDIT.get().max(LEAST_CREDIT));
+        } else {
+            CREDIT.set(CREDIT.get() / 2);
+        }
         armed = false;
     }
+}
+
+/// A sleep that ends sooner than this would better have been spent awake.
+const SHORT: Duration = Duration::from_micros(60);
+/// Microseconds for which a thread looks again before it sleeps: so many at first, and at most. Falling asleep, being woken
+/// and running again takes longer than that.
+const LEAST_CREDIT: u32 = 4;
+const MOST_CREDIT: u32 = 20;
+
+thread_local! {
+    /// How long this thread lingers before its next sleep. Grows while that pays, so that a pair that is busy all the time
+    /// makes no system call; and is nothing for one that sleeps for long, as most do.
+    static CREDIT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Looks again at ports in memory for a few microseconds, if that paid lately; returns how many have events.
+fn linger<B: Deref<Target = Binding>>(
+    fds: &mut [libc::pollfd],
+    binding: &impl Fn(usize, RawFd) -> Option<B>,
+    timeout: Option<Duration>,
+) -> i32 {
+    let credit = CREDIT.get();
+    // Rings of NICs are the kernel's to look at.
+    let in_memory = |b: Option<B>| b.is_some_and(|b| b.bound().is_some_and(|bound| bound.mode().is_none()));
+    if credit == 0 || !fds.iter().enumerate().all(|(i, p)| p.fd < 0 || in_memory(binding(i, p.fd))) {
+        return 0;
+    }
+    let limit = Duration::from_micros(credit.into()).min(timeout.unwrap_or(Duration::MAX));
+    let start = monotonic();
+    while monotonic() - start < limit {
+        (0..4).for_each(|_| std::hint::spin_loop());
+        let mut ready = 0;
+        for (i, p) in fds.iter_mut().enumerate().filter(|(_, p)| p.fd >= 0) {
+            p.revents = binding(i, p.fd).map_or(0, |b| b.poll_now(p.events).revents);
+            ready += i32::from(p.revents != 0);
+        }
+        if ready > 0 {
+            CREDIT.set((credit + 2).min(MOST_CREDIT));
+            return ready;
+        }
+    }
+    CREDIT.set(credit / 2);
+    0
 }
 
 /// Events of the descriptors that are not netmap's, now.
@@ -78,7 +138,7 @@ fn poll_others<B: Deref<Target = Binding>>(
     fds: &mut [libc::pollfd],
     binding: &impl Fn(usize, RawFd) -> Option<B>,
 ) -> Result<i32, Errno> {
-    let mut copy: Vec<libc::pollfd> = fds.to_vec();
+    let mut copy: List<libc::pollfd> = SmallVec::from_slice(fds);
     for (i, p) in copy.iter_mut().enumerate() {
         if p.fd >= 0 && binding(i, p.fd).is_some() {
             p.fd = -1;
@@ -100,8 +160,8 @@ fn sleep<B: Deref<Target = Binding>>(
 ) -> Result<bool, Errno> {
     // The program's other descriptors, then sockets of receive rings, then the edges of transmit rings, or of receive rings
     // whose sockets would not let anybody sleep.
-    let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 2);
-    let mut ours = Vec::with_capacity(fds.len());
+    let mut watched: List<libc::pollfd> = List::new();
+    let mut ours = List::new();
     let mut patience = Duration::MAX;
     for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
         match binding(i, p.fd) {
@@ -110,8 +170,8 @@ fn sleep<B: Deref<Target = Binding>>(
         }
     }
     let foreign = watched.len();
-    let mut sets = Vec::with_capacity(2);
-    let mut syncs = Vec::with_capacity(ours.len());
+    let mut sets = List::new();
+    let mut syncs = List::new();
     for (b, events) in &ours {
         if let Some(bound) = b.bound() {
             syncs.push((bound, *events, bound.syncs(*events)));

@@ -13,7 +13,7 @@
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
-use crate::ring::{Dir, Drop, Kring};
+use crate::ring::{Dir, Drop, Kring, SlotView};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use std::os::fd::RawFd;
@@ -76,32 +76,40 @@ fn pass(from: &Kring, to: &Kring, first: u32, end: u32) -> Passed {
 /// The same for slots `[p.at, end)`, which lie side by side.
 #[inline]
 fn run(from: &Kring, to: &Kring, end: u32, p: &mut Passed) {
-    let range = p.at as usize..end as usize;
+    if from.has_offsets() || to.has_offsets() {
+        run_with(from, to, end, p, |source, target| (from.offset(source), to.offset(target)));
+    } else {
+        run_with(from, to, end, p, |_, _| (0, 0));
+    }
+}
+
+/// The same; `offsets` are those of a packet in the sender's slot, and of what the receiver wants in its own.
+#[inline(always)]
+fn run_with(from: &Kring, to: &Kring, end: u32, p: &mut Passed, offsets: impl Fn(&SlotView, &SlotView) -> (u32, u32)) {
+    let first = p.at;
+    let range = first as usize..end as usize;
     let all = (from.slots().get(range.clone()), to.slots().get(range.clone()), to.all_held().get(range));
     let (Some(sources), Some(targets), Some(held)) = all else {
         p.result = Err(BadSlot);
         return;
     };
-    let offsets = from.has_offsets() || to.has_offsets();
+    // Parts of packets, and the slots up to the end of the last packet.
+    let (mut done, mut parts, mut bytes, mut whole) = (0, 0, 0, 0);
     for ((source, target), held) in sources.iter().zip(targets).zip(held) {
         let idx = source.buf_idx.load(Relaxed);
         if !from.is_buffer(idx) {
-            source.buf_idx.store(from.held(p.at).load(Relaxed), Relaxed);
+            source.buf_idx.store(from.held(first + done).load(Relaxed), Relaxed);
             from.dropped(Drop::BadBuffer);
             p.result = Err(BadSlot);
-            return;
+            break;
         }
         let (flags, ptr) = (source.flags.load(Relaxed), source.ptr.load(Relaxed));
-        let offset = if offsets { from.offset(source) } else { 0 };
-        let wanted = if offsets { to.offset(target) } else { 0 };
+        let (offset, wanted) = offsets(source, target);
         let len = source.len.load(Relaxed).min((BUF_SIZE - offset) as u16);
         // What is there already is not written again: the line stays with both ends, and nothing travels but the tail.
-        let same = target.buf_idx.load(Relaxed) == idx
-            && target.len.load(Relaxed) == len
-            && target.flags.load(Relaxed) == flags
-            && target.ptr.load(Relaxed) == ptr
-            && held.load(Relaxed) == idx;
-        if !same {
+        let other = (target.buf_idx.load(Relaxed) ^ idx) | (held.load(Relaxed) ^ idx);
+        let marks = (target.len.load(Relaxed) ^ len) | (target.flags.load(Relaxed) ^ flags);
+        if u64::from(other) | u64::from(marks) | (target.ptr.load(Relaxed) ^ ptr) != 0 {
             target.buf_idx.store(idx, Relaxed);
             target.len.store(len, Relaxed);
             target.flags.store(flags, Relaxed);
@@ -109,17 +117,24 @@ fn run(from: &Kring, to: &Kring, end: u32, p: &mut Passed) {
             held.store(idx, Relaxed);
         }
         if wanted > offset && from.dir() == Dir::Tx {
-            make_room(to, p.at, idx, offset, wanted);
+            make_room(to, first + done, idx, offset, wanted);
         }
         if flags & NS_BUF_CHANGED != 0 {
             source.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
         }
-        p.at += 1;
-        p.bytes += u64::from(len);
+        done += 1;
+        bytes += u64::from(len);
         if flags & NS_MOREFRAG == 0 {
-            p.packets += 1;
-            p.complete = Some(p.at);
+            whole = done;
+        } else {
+            parts += 1;
         }
+    }
+    p.at += done;
+    p.packets += u64::from(done - parts);
+    p.bytes += bytes;
+    if whole > 0 {
+        p.complete = Some(first + whole);
     }
 }
 

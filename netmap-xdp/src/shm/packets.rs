@@ -16,8 +16,9 @@ const _: () = assert!(BUF_SIZE.is_multiple_of(LINE) && BUF_SIZE <= u16::MAX as u
 /// All buffers of a region; keeps its mapping alive. Their bytes are written by others at any time: what is copied may be a
 /// mixture of old and new, as a network card would leave it.
 pub struct Packets {
+    /// Where number [`NETMAP_FIRST_BUF`] lies, the first that may be given out, and how many there are from there on.
     first: NonNull<u8>,
-    count: u32,
+    usable: u32,
     _memory: Arc<Memory>,
 }
 
@@ -29,46 +30,58 @@ unsafe impl Sync for Packets {}
 impl Packets {
     /// `count` buffers, of which number 0 lies at `offset`.
     pub fn at(memory: &Arc<Memory>, offset: u64, count: u32) -> Result<Packets, OutOfRange> {
-        let first = memory.locate::<[u8; BUF_SIZE as usize]>(offset, count as usize)?;
-        Ok(Packets { first: first.cast(), count, _memory: memory.clone() })
+        let all = memory.locate::<[u8; BUF_SIZE as usize]>(offset, count as usize)?;
+        let usable = count.saturating_sub(NETMAP_FIRST_BUF);
+        // SAFETY: if there are fewer, none is usable, and `first` is never used; the address is still one of the mapping.
+        let first = unsafe { all.add((count - usable) as usize) };
+        Ok(Packets { first: first.cast(), usable, _memory: memory.clone() })
     }
 
     /// Whether `idx` names a buffer that may be given out.
     #[inline]
     pub fn has(&self, idx: u32) -> bool {
-        NETMAP_FIRST_BUF <= idx && idx < self.count
+        idx.wrapping_sub(NETMAP_FIRST_BUF) < self.usable
     }
 
+    /// Where a buffer lies.
+    ///
+    /// # Safety
+    /// There is such a buffer: [`Packets::has`].
     #[inline]
-    fn place(&self, idx: u32) -> Option<NonNull<u8>> {
-        // SAFETY: `count` buffers at `first` lie in the mapping, as `at` checked.
-        self.has(idx).then(|| unsafe { self.first.add(idx as usize * BUF_SIZE as usize) })
+    unsafe fn place(&self, idx: u32) -> NonNull<u8> {
+        // SAFETY: the buffers from `first` on lie in the mapping, as `at` checked.
+        unsafe { self.first.add((idx - NETMAP_FIRST_BUF) as usize * BUF_SIZE as usize) }
     }
 
     /// Sixteen bytes of a buffer from `skip` on, if they are there.
     #[inline]
     pub fn head(&self, idx: u32, skip: u16) -> Option<[u8; 16]> {
-        let at = self.place(idx).filter(|_| u32::from(skip) + 16 <= BUF_SIZE)?;
+        if !self.has(idx) || u32::from(skip) + 16 > BUF_SIZE {
+            return None;
+        }
         // SAFETY: within the buffer, as just checked; bytes need no alignment.
-        Some(unsafe { at.add(skip.into()).cast::<[u8; 16]>().read() })
+        Some(unsafe { self.place(idx).add(skip.into()).cast::<[u8; 16]>().read() })
     }
 
     /// Copies the first `len` bytes of a buffer into another, up to the end of the last line where that is faster. False if
     /// either is no buffer, or shorter.
     #[inline]
     pub fn copy(&self, idx: u32, to: &Packets, into: u32, len: u16) -> bool {
-        let (Some(from), Some(at)) = (self.place(idx), to.place(into)) else { return false };
-        if u32::from(len) > BUF_SIZE {
+        if !self.has(idx) || !to.has(into) || u32::from(len) > BUF_SIZE {
             return false;
         }
+        // SAFETY: there are such buffers, as just checked.
+        let (from, at) = unsafe { (self.place(idx), to.place(into)) };
         if len >= LINES_BELOW {
             // SAFETY: both buffers are that long. They may be the same.
             unsafe { from.copy_to(at, len.into()) };
             return true;
         }
         let (from, at) = (from.cast::<[u8; LINE as usize]>(), at.cast::<[u8; LINE as usize]>());
-        for i in 0..usize::from(len).div_ceil(LINE as usize) {
-            // SAFETY: a buffer consists of whole lines. A line is read before it is written, so the two may be the same.
+        // SAFETY: a buffer consists of whole lines. A line is read before it is written, so the two may be the same.
+        unsafe { at.write(from.read()) };
+        for i in 1..usize::from(len).div_ceil(LINE as usize) {
+            // SAFETY: as above.
             unsafe { at.add(i).write(from.add(i).read()) };
         }
         true
@@ -77,16 +90,18 @@ impl Packets {
     /// Asks for the first line of a buffer, if there is such a buffer.
     #[inline]
     pub fn prefetch(&self, idx: u32) {
-        if let Some(at) = self.place(idx) {
-            prefetch(at);
+        if self.has(idx) {
+            // SAFETY: there is such a buffer, as just checked.
+            prefetch(unsafe { self.place(idx) });
         }
     }
 
     /// The same for a buffer that will be written.
     #[inline]
     pub fn prefetch_to_write(&self, idx: u32) {
-        if let Some(at) = self.place(idx) {
-            prefetch_to_write(at);
+        if self.has(idx) {
+            // SAFETY: there is such a buffer, as just checked.
+            prefetch_to_write(unsafe { self.place(idx) });
         }
     }
 }

@@ -8,8 +8,9 @@
 //! The working memory belongs to one transmit ring and lives in the sender's process alone, so what is in it is true;
 //! everything read from the ring, the switch or a destination is checked where it is used.
 
+use super::lease::{self, Lease};
 use super::switch::{BROADCAST, Head, MAX_PORTS, MAX_RINGS, NOWHERE, Switch, addresses};
-use super::{Destination, Directory, Inlet, Seat, lease};
+use super::{Destination, Directory, Inlet, Seat};
 use crate::abi::{
     NETMAP_MAX_FRAGS, NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_MASK, NS_PORT_SHIFT,
 };
@@ -58,9 +59,18 @@ struct Queue {
     tail: u16,
     slots: u32,
     packets: u32,
+    /// Nothing is special about any of them.
+    plain: bool,
 }
 
-const NOTHING: Queue = Queue { head: NIL, tail: NIL, slots: 0, packets: 0 };
+const NOTHING: Queue = Queue { head: NIL, tail: NIL, slots: 0, packets: 0, plain: false };
+
+/// What was taken from the ring.
+#[derive(Default)]
+struct Total {
+    packets: u64,
+    bytes: u64,
+}
 
 /// What a port looked like when it was last asked for.
 struct Mate {
@@ -94,51 +104,77 @@ impl Scratch {
 
     /// Takes packets from slot `i` on and finds their destinations; returns the slot after the last of them.
     pub(super) fn gather(&mut self, k: &Kring, seat: &Seat, mut i: u32, head: u32) -> u32 {
-        let n = k.num_slots();
         let header = seat.switch.port(seat.port).header.load(Relaxed).min(12) as u16;
         let ring = usize::from(k.id()) % RINGS;
-        let (slots, buffers) = (k.slots(), k.packets());
         let mut known = Known::new(seat);
         self.used = 0;
-        let (mut packets, mut bytes) = (0, 0);
+        let mut total = Total::default();
         while i != head && self.used < BATCH {
-            // Cursors of a ring that another process scribbled; nothing is left to be done with it.
-            let Some(slot) = slots.get(i as usize) else { return head };
-            if let Some(later) = slots.get(i as usize + AHEAD) {
-                buffers.prefetch(later.buf_idx.load(Relaxed));
+            if i >= k.num_slots() {
+                // Another process scribbled the cursors; nothing is left to be done with this ring.
+                i = head;
+                break;
             }
-            let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
-            if flags & SPECIAL == 0
-                && u32::from(len) <= BUF_SIZE
-                && len >= header + ETH
-                && let Some(bytes_of) = buffers.head(idx, header)
-            {
-                if flags & NS_BUF_CHANGED != 0 {
-                    slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
-                }
-                let to = known.destination(&bytes_of, true);
-                let frame = Frame { at: idx.into(), len, flags: 0, next: NIL, frags: 1 };
-                let first = self.used;
-                if let Some(place) = self.frames.get_mut(first) {
-                    *place = frame;
-                    self.used += 1;
-                }
-                self.enqueue(seat, first, to, ring);
-                bytes += u64::from(len);
-                i = next_slot(i, n);
+            let first = self.used;
+            if let Some(start) = plain(k, i, header) {
+                let to = known.destination(&start, true);
+                i = self.train(k, header, &start, i, head, &mut total);
+                self.enqueue(seat, first, to, ring, true);
             } else {
-                let (next, more) = self.gather_any(k, &mut known, i, head, header, ring);
-                bytes += more;
-                i = next;
+                i = self.gather_any(k, &mut known, i, head, header, ring, &mut total);
             }
-            packets += 1;
         }
-        k.count(packets, bytes);
+        k.count(total.packets, total.bytes);
         i
     }
 
-    /// The same for the one packet at slot `i`, whatever is special about it; returns its bytes too.
+    /// Takes plain packets from slot `i` on as long as their addresses are those of `start`, which the first one has.
+    #[inline]
+    fn train(&mut self, k: &Kring, header: u16, start: &Head, i: u32, head: u32, total: &mut Total) -> u32 {
+        let end = if head > i { head } else { k.num_slots() };
+        let (slots, buffers, first) = (k.slots(), k.packets(), self.used);
+        let Some(run) = slots.get(i as usize..end as usize) else { return head };
+        let pattern = pattern(start);
+        let (mut taken, mut bytes) = (0, 0);
+        // A length less than the shortest wraps around.
+        let (shortest, span) = (header + ETH, BUF_SIZE as u16 - (header + ETH));
+        // The last place of the batch is a chain's; `next` of the last packet is set by whoever links the train.
+        let frames = self.frames.get_mut(first..BATCH).unwrap_or_default();
+        for (n, (slot, frame)) in run.iter().zip(frames).enumerate() {
+            if let Some(later) = slots.get(i as usize + n + AHEAD) {
+                buffers.prefetch(later.buf_idx.load(Relaxed));
+            }
+            let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
+            if flags & SPECIAL != 0 || len.wrapping_sub(shortest) > span {
+                break;
+            }
+            let Some(head) = buffers.head(idx, header) else { break };
+            // The first one may have changed since it was looked at, but its way is known; it goes with the train.
+            if self::pattern(&head) != pattern && n > 0 {
+                break;
+            }
+            if flags & NS_BUF_CHANGED != 0 {
+                slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+            }
+            taken = n + 1;
+            bytes += u64::from(len);
+            *frame = Frame { at: idx.into(), len, flags: 0, next: (first + taken) as u16, frags: 1 };
+        }
+        if taken == 0 {
+            // It changed into something else under our hands. What is not there cannot be sent.
+            k.dropped(Drop::BadBuffer);
+            return next_slot(i, k.num_slots());
+        }
+        self.used = first + taken;
+        total.packets += taken as u64;
+        total.bytes += bytes;
+        let next = i + taken as u32;
+        if next == k.num_slots() { 0 } else { next }
+    }
+
+    /// Takes the one packet at slot `i`, whatever is special about it.
     #[cold]
+    #[expect(clippy::too_many_arguments, reason = "the rest of a loop, kept out of the way of plain packets")]
     fn gather_any(
         &mut self,
         k: &Kring,
@@ -147,9 +183,10 @@ impl Scratch {
         head: u32,
         header: u16,
         ring: usize,
-    ) -> (u32, u64) {
+        total: &mut Total,
+    ) -> u32 {
         let (n, first) = (k.num_slots(), self.used);
-        let (mut whole, mut bytes) = (true, 0);
+        let mut whole = true;
         // No chain is longer than the ring, whatever the cursors say.
         for _ in 0..n {
             let mut frame = take(k, i);
@@ -159,7 +196,7 @@ impl Scratch {
                 // An incomplete chain at the end is sent as far as it goes, as the original does.
                 frame.flags &= !NS_MOREFRAG;
             }
-            bytes += u64::from(frame.len);
+            total.bytes += u64::from(frame.len);
             match self.frames.get_mut(self.used) {
                 Some(place) if self.used - first < NETMAP_MAX_FRAGS => {
                     *place = frame;
@@ -171,14 +208,15 @@ impl Scratch {
                 break;
             }
         }
+        total.packets += 1;
         if whole {
             let to = self.destination(k, known, first, header);
-            self.enqueue(known.seat, first, to, ring);
+            self.enqueue(known.seat, first, to, ring, false);
         } else {
             k.dropped(Drop::BadChain);
             self.used = first;
         }
-        (i, bytes)
+        i
     }
 
     /// The port that the packet at `first` goes to.
@@ -208,28 +246,38 @@ impl Scratch {
         }
     }
 
+    /// Links what was taken since `first`, a train of plain packets or one packet of any kind, to where it goes.
     #[inline]
-    fn enqueue(&mut self, seat: &Seat, first: usize, to: u8, ring: usize) {
+    fn enqueue(&mut self, seat: &Seat, first: usize, to: u8, ring: usize, train: bool) {
         let q = match to {
             BROADCAST => FLOOD,
-            to if to == seat.port || to > BROADCAST => return,
+            to if to == seat.port || to > BROADCAST => {
+                self.used = first;
+                return;
+            }
             to => usize::from(to) * RINGS + ring,
         };
-        let frags = (self.used - first) as u16;
-        let Some(queue) = self.queues.get_mut(q) else { return };
+        let slots = self.used - first;
+        let (Some(queue), true) = (self.queues.get_mut(q), slots > 0) else { return };
+        let last = if train { first + slots - 1 } else { first };
+        self.frames[last].next = NIL;
         if queue.head == NIL {
             queue.head = first as u16;
+            queue.plain = true;
             if q != FLOOD {
                 self.waiting.push(q as u16);
             }
         } else if let Some(before) = self.frames.get_mut(usize::from(queue.tail)) {
             before.next = first as u16;
         }
-        queue.tail = first as u16;
-        queue.slots += u32::from(frags);
-        queue.packets += 1;
-        if frags != 1 {
-            self.frames[first].frags = frags;
+        queue.tail = last as u16;
+        queue.slots += slots as u32;
+        if train {
+            queue.packets += slots as u32;
+        } else {
+            queue.packets += 1;
+            queue.plain = false;
+            self.frames[first].frags = slots as u16;
         }
     }
 
@@ -284,14 +332,53 @@ impl Scratch {
         let to = &inlet.kring;
         let (want, packets) = (own.slots + flood.slots, own.packets + flood.packets);
         let Some(lease) = lease::reserve(to, want, packets, client) else { return };
-        let n = to.num_slots();
-        let (slots, from, into) = (to.slots(), k.packets(), to.packets());
-        let same_headers = headers[0] == headers[1];
-        let (mut own, mut flood) = (own.head, flood.head);
-        let (mut j, mut used, mut done) = (lease.start, 0, 0);
-        for ahead in slots.iter().skip(lease.start as usize).take(AHEAD.min(lease.slots as usize)) {
-            into.prefetch_to_write(ahead.buf_idx.load(Relaxed));
+        let plain = own.plain && flood.head == NIL && headers[0] == headers[1];
+        let (used, done) = if plain {
+            self.fill_plain(k, to, lease, own.head)
+        } else {
+            self.fill_any(k, to, lease, own.head, flood.head, headers)
+        };
+        if lease::report(to, lease, used, packets - done, client) {
+            inlet.wake.rouse(to);
         }
+    }
+
+    /// Fills a reservation with the plain packets from `at` on; returns how many.
+    #[inline]
+    fn fill_plain(&self, k: &Kring, to: &Kring, lease: Lease, at: u16) -> (u32, u32) {
+        let (slots, from, into) = (to.slots(), k.packets(), to.packets());
+        let later = |j: usize| {
+            if let Some(slot) = slots.get(j) {
+                into.prefetch_to_write(slot.buf_idx.load(Relaxed));
+            }
+        };
+        let start = lease.start as usize;
+        (start..start + AHEAD).for_each(later);
+        let (mut at, mut used) = (at, 0);
+        // At most twice: to the end of the ring, and from its start.
+        for run in [start..slots.len(), 0..start] {
+            let first = run.start;
+            for (n, slot) in slots.get(run).unwrap_or_default().iter().enumerate() {
+                let Some(frame) = self.frames.get(usize::from(at)).filter(|_| used < lease.slots) else {
+                    return (used, used);
+                };
+                later(first + n + AHEAD);
+                let good = from.copy(frame.at as u32, into, slot.buf_idx.load(Relaxed), frame.len);
+                write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
+                at = frame.next;
+                used += 1;
+            }
+        }
+        (used, used)
+    }
+
+    /// Fills a reservation with packets of any kind, those of this destination and those that go everywhere in their order;
+    /// returns how many slots and how many packets.
+    #[cold]
+    fn fill_any(&mut self, k: &Kring, to: &Kring, lease: Lease, own: u16, flood: u16, headers: [u16; 2]) -> (u32, u32) {
+        let n = to.num_slots();
+        let (mut own, mut flood) = (own, flood);
+        let (mut j, mut used, mut done) = (lease.start, 0, 0);
         loop {
             let first = own.min(flood);
             let Some(&frame) = self.frames.get(usize::from(first)) else { break };
@@ -304,15 +391,9 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
-            if same_headers && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
-                let Some(slot) = slots.get(j as usize) else { break };
-                if let Some(later) = slots.get(j as usize + AHEAD) {
-                    into.prefetch_to_write(later.buf_idx.load(Relaxed));
-                }
-                if let Some(next) = self.frames.get(usize::from(own.min(flood))) {
-                    from.prefetch(next.at as u32);
-                }
-                let good = from.copy(frame.at as u32, into, slot.buf_idx.load(Relaxed), frame.len);
+            if headers[0] == headers[1] && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
+                let slot = to.slot(j);
+                let good = k.packets().copy(frame.at as u32, to.packets(), slot.buf_idx.load(Relaxed), frame.len);
                 write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
                 j = next_slot(j, n);
                 used += 1;
@@ -325,9 +406,7 @@ impl Scratch {
                 }
             }
         }
-        if lease::report(to, lease, used, packets - done, client) {
-            inlet.wake.rouse(to);
-        }
+        (used, done)
     }
 
     /// Passes the packet at `first` on to the slots from `j`, whatever is special about it; returns how many it took.
@@ -451,6 +530,22 @@ fn write(slot: &SlotView, len: u16, flags: u16) {
         slot.len.store(len, Relaxed);
         slot.flags.store(flags, Relaxed);
     }
+}
+
+/// What tells trains apart: the two addresses.
+#[inline]
+fn pattern(head: &Head) -> (u64, u32) {
+    let word = u64::from_le_bytes(std::array::from_fn(|i| head[i]));
+    (word, u32::from_le_bytes(std::array::from_fn(|i| head[8 + i])))
+}
+
+/// The start of the packet in slot `i`, if nothing is special about it.
+#[inline]
+fn plain(k: &Kring, i: u32, header: u16) -> Option<Head> {
+    let slot = k.slots().get(i as usize)?;
+    let len = slot.len.load(Relaxed);
+    let fits = slot.flags.load(Relaxed) & SPECIAL == 0 && u32::from(len) <= BUF_SIZE && len >= header + ETH;
+    k.packets().head(slot.buf_idx.load(Relaxed), header).filter(|_| fits)
 }
 
 /// Reads slot `i`; one that names no buffer or is too long becomes a packet without bytes.
