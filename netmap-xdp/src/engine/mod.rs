@@ -37,7 +37,7 @@ use crate::ctl::{
 use crate::ring::Dir;
 use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
-use crate::sys::{Level, log, namespace_id, settings};
+use crate::sys::{Level, log, namespace_id, realtime, settings};
 use crate::xsk::Loader;
 use monitor::{MonitorPlan, MonitorPort};
 use nic::NicPort;
@@ -104,7 +104,9 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        let mut ports = Ports::default();
+        ports.vales.count_from(realtime().as_nanos() as u64);
+        Engine { loader, regions: HashMap::new(), ports, grants: HashMap::new(), next_grant: 1 }
     }
 
     /// Carries out a request that binds nothing.
@@ -436,7 +438,8 @@ impl Engine {
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
             let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
+            let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -497,6 +500,15 @@ impl Engine {
         }
         self.lay_ghosts();
         self.reclaim();
+    }
+
+    /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
+    /// registration, which the client is to release.
+    pub fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        let Some(Held { port: PortKey::Nic(key), selection, .. }) = self.grants.get(&id) else { return Ok(()) };
+        let home = self.ports.mem_id(&PortKey::Nic(*key));
+        let port = self.ports.nics.get_mut(key).zip(self.regions.get(&home));
+        port.map_or(Ok(()), |(nic, region)| nic.mapped(selection, region))
     }
 
     /// The monitors of a ring of a grant, for a client that found that they changed.

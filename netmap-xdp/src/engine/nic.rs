@@ -11,9 +11,12 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
-use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
+use crate::sys::netdev::{NetDev, XdpAttached, XdpMode, xdp_attached};
+use crate::sys::{Error, Fd, Level, Mode, comm, duplicate, log, settings};
+use crate::xsk::{
+    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
+    mtu_that_fits,
+};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -23,6 +26,8 @@ struct Queue {
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
+    /// Whether the client that asked for it has mapped its rings, so that it may be bound.
+    mapped: bool,
 }
 
 /// A NIC port.
@@ -32,11 +37,24 @@ pub struct NicPort {
     mode: Mode,
     geometry: Geometry,
     multi_buffer: bool,
+    /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
+    late: bool,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
+    /// Processes that have queues of the interface since before this engine was there.
+    survivors: Vec<u32>,
+}
+
+/// A program of a dead engine's, how it runs, and the processes that use queues of it.
+type TakenOver = (Box<dyn Program>, Mode, Vec<u32>);
+
+/// Processes, by id and name, as far as they are alive.
+fn people(pids: &[u32]) -> String {
+    let names: Vec<String> = pids.iter().filter_map(|&pid| Some(format!("process {pid} ({})", comm(pid)?))).collect();
+    if names.is_empty() { "a process that is gone".into() } else { names.join(", ") }
 }
 
 fn internal(why: String) -> Failure {
@@ -92,7 +110,14 @@ impl NicPort {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
         })?;
-        let (mode, native_refused) = NicPort::attach(&mut *program, &dev)?;
+        let attached = NicPort::attach(&mut *program, &dev);
+        let (mut survivors, mut inherited) = (Vec::new(), None);
+        if attached.is_err()
+            && let Some((old, mode, users)) = NicPort::take_over(loader, &dev)?
+        {
+            (program, survivors, inherited) = (old, users, Some((mode, None)));
+        }
+        let (mode, native_refused) = inherited.map_or(attached, Ok)?;
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -103,11 +128,38 @@ impl NicPort {
             mode,
             geometry,
             multi_buffer: false,
+            late: false,
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
             queue_busy: false,
+            survivors,
         })
+    }
+
+    /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
+    /// queues beside ours, which are free as soon as it lets go. Returns the processes of such clients too.
+    fn take_over(loader: &dyn Loader, dev: &NetDev) -> Result<Option<TakenOver>, Failure> {
+        let there = xdp_attached(dev.ifindex).ok().flatten().filter(|_| settings().serves);
+        let ours = |x: &XdpAttached| x.prog_name.as_deref().is_some_and(is_our_program);
+        let Some(there) = there.filter(ours) else { return Ok(None) };
+        match loader.take_over(there.prog_id) {
+            Ok(Some(Inherited::Program(program, users))) => {
+                let names = people(&users);
+                log(
+                    Level::Info,
+                    format_args!("{}: the XDP program of a netmapd that died is taken over from {names}", dev.name),
+                );
+                let mode = match there.mode {
+                    XdpMode::Generic => Mode::Generic,
+                    XdpMode::Native | XdpMode::Offload => settings().mode.unwrap_or(Mode::ZeroCopy),
+                };
+                Ok(Some((program, mode, users)))
+            }
+            Ok(Some(Inherited::Alive(makers))) => Err(Failure::other_engine(&dev.name, people(&makers))),
+            // It was not to be had: the message about a foreign program tells its id.
+            Ok(None) | Err(_) => Ok(None),
+        }
     }
 
     /// Attaches at the highest step that is allowed and works. Whether the driver can also do without copying shows at the
@@ -214,7 +266,16 @@ impl NicPort {
             let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
             // The UMEM of another NIC has the mode of its first bind, which may not be ours.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
+            if self.late {
+                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
+            }
             match Socket::open(&region.umem(self.geometry), plan, brother) {
+                Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
+                    // It was good for finding mode and geometry.
+                    self.late = true;
+                    self.multi_buffer = socket.multi_buffer();
+                }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
                         Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
@@ -255,6 +316,9 @@ impl NicPort {
 
     fn refused(&mut self, queue: u32, e: BindError) -> Failure {
         self.queue_busy = matches!(e, BindError::Busy(_));
+        if self.queue_busy && !self.survivors.is_empty() {
+            return Failure::queue_of_survivor(&self.dev.name, queue, people(&self.survivors));
+        }
         unbound(&self.dev, queue, e)
     }
 
@@ -266,7 +330,7 @@ impl NicPort {
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
-        if self.queues.is_empty() {
+        if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
             // Some kernels bind a socket all the same.
@@ -280,7 +344,8 @@ impl NicPort {
                 );
             }
         }
-        self.queues.insert(queue, Queue { socket, shared, receiving: false });
+        let mapped = socket.bound();
+        self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
         Ok(())
     }
 
@@ -341,19 +406,51 @@ impl NicPort {
         if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
             return waits(self);
         }
-        for (&i, queue) in &mut self.queues {
+        for i in self.queues.keys().copied().collect::<Vec<_>>() {
             // Still down, or gone: the next turn tells.
-            let _ = queue.socket.bind(None);
-            self.multi_buffer |= queue.socket.multi_buffer();
-            if queue.receiving && queue.socket.bound() {
-                let _ = self.program.insert(i, queue.socket.as_raw_fd());
-            }
+            let _ = self.bind(i);
         }
         self.set_pending(region);
         if !waits(self) {
             log(Level::Info, format_args!("{} is up: started", self.dev.name));
         }
         waits(self)
+    }
+
+    /// Binds the socket of a queue whose client has mapped it, if it is not bound.
+    fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
+        queue.socket.bind(None)?;
+        self.multi_buffer |= queue.socket.multi_buffer();
+        if queue.receiving {
+            let _ = self.program.insert(i, queue.socket.as_raw_fd());
+        }
+        Ok(())
+    }
+
+    /// Whether a client has to map the selected rings, and to say so, before their sockets can be bound.
+    pub fn awaits(&self, selection: &Selection) -> bool {
+        self.selected(selection).iter().any(|i| self.queues.get(i).is_some_and(|q| !q.mapped))
+    }
+
+    /// The client has mapped what it was granted.
+    pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
+        for i in self.selected(selection) {
+            self.queues.entry(i).and_modify(|queue| queue.mapped = true);
+            match self.bind(i) {
+                // It starts when the interface comes up.
+                Ok(()) | Err(BindError::Down) => {}
+                Err(e) => return Err(unbound(&self.dev, i, e)),
+            }
+        }
+        self.set_pending(region);
+        Ok(())
+    }
+
+    /// The queues of the selected rings.
+    fn selected(&self, selection: &Selection) -> Vec<u32> {
+        let Selection { tx, rx } = self.nic_part(selection);
+        self.queues.keys().copied().filter(|&i| [&tx, &rx].iter().any(|r| r.contains(&(i as u16)))).collect()
     }
 
     /// What a client needs of the selected rings.

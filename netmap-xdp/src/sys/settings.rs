@@ -10,6 +10,7 @@
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+//! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
 use super::privileged_by_file;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub slots: u32,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
+    /// Sockets are bound after the client has mapped them on every kernel.
+    pub late: bool,
     /// Who plays the kernel's part.
     pub engine: EngineChoice,
     /// Where netmapd listens, if that was said.
@@ -75,6 +78,8 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// How long a bind waits for a queue that was just closed; not of the environment: who serves others does not wait.
     pub rebind_wait: Duration,
+    /// Whether this process is netmapd; not of the environment.
+    pub serves: bool,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -128,6 +133,14 @@ impl Settings {
                 None
             }
         };
+        let late = match get("NETMAP_XDP_BIND").as_deref() {
+            None | Some("" | "auto") => false,
+            Some("late") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_BIND", v, "auto or late");
+                false
+            }
+        };
         let engine = match get("NETMAP_XDP_ENGINE").as_deref() {
             None | Some("") => DEFAULT_ENGINE,
             Some("auto") => EngineChoice::Auto,
@@ -147,8 +160,8 @@ impl Settings {
             None
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
-        let rebind_wait = REBIND_WAIT;
-        Settings { log, mode, buffers, slots, aligned, engine, socket, daemon, rebind_wait, complaints }
+        let (rebind_wait, serves) = (REBIND_WAIT, false);
+        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, rebind_wait, serves, complaints }
     }
 }
 
@@ -195,6 +208,7 @@ mod tests {
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
+            ("NETMAP_XDP_BIND", "never"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
         ] {
