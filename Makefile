@@ -46,8 +46,10 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 test: deps ## all tests (as root)
 	@bash mk/test.sh
 
-soak: ## ten thousand random deaths of clients under load through netmapd; KILLS=N for more or fewer
-	NMX_KILLS=$(or $(KILLS),10000) cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
+soak: deps ## the long tests: ten million frames forwarded, a thousand mishaps, ten thousand deaths (as root; about an hour)
+	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture
+	NMX_SOAK=1000 cargo test --locked -p netmap-xdp-tests --test nic_mishaps rounds -- --nocapture
+	NMX_KILLS=10000 cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
 
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)

@@ -155,7 +155,7 @@ impl<R: Registry> Server<R> {
         let parked = self.connections.values().filter_map(|c| Some(c.parked.as_ref()?.due)).min();
         let until = [unread, idle, parked, self.resting_until].into_iter().flatten().min();
         let until = until.map(|at| at.saturating_sub(now));
-        [until, self.core.patience()].into_iter().flatten().min()
+        [until, self.core.patience(now)].into_iter().flatten().min()
     }
 
     fn accept(&mut self) {

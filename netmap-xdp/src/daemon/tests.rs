@@ -280,18 +280,18 @@ fn one_user_cannot_take_all_descriptors() {
 }
 
 #[test]
-fn interfaces_that_are_down_are_looked_at_until_they_are_up_and_not_too_often() {
+fn interfaces_are_looked_at_often_while_one_is_awaited_and_else_now_and_then() {
     let mut core = Core::new(Notes { down: 3, ..Notes::default() }, Policy { own: 77, rules: vec![] });
     greeted(&mut core, 1, 0);
     let (token, _) = open(&mut core, 1);
     bind(&mut core, 1, &token, "eth0");
-    assert!(core.patience().is_some());
+    assert!(core.patience(Duration::ZERO).is_some());
     let mut now = Duration::from_secs(5);
     for _ in 0..100 {
         core.tend(now);
         now += Duration::from_millis(10);
     }
-    assert_eq!((core.registry().tended, core.patience()), (4, None));
+    assert_eq!((core.registry().tended, core.patience(now)), (5, Some(Duration::from_millis(500))));
 }
 
 /// A daemon in a thread of this process.

@@ -66,8 +66,6 @@ pub enum CarrierGrant {
     Host {
         /// A queue of the TAP device.
         tap: Arc<Fd>,
-        /// The longest frame that it gives, bytes.
-        frame: u32,
         /// What keeps the host's packets on their way to it: merely to be held.
         links: Vec<Arc<Fd>>,
     },

@@ -1,5 +1,6 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
-//! out grants; packets never pass through it.
+//! out grants; packets never pass through it, but for those of ports that are attached to switches, which threads of its own
+//! carry (`service`).
 //!
 //! ```text
 //! ask        describe ports and regions
@@ -9,10 +10,12 @@
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
+mod attach;
 mod extmem;
 mod ghosts;
 mod grant;
 mod host;
+mod mates;
 mod monitor;
 mod nic;
 mod null;
@@ -21,6 +24,7 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod service;
 mod status;
 mod vale;
 mod vale_requests;
@@ -28,6 +32,7 @@ mod vale_requests;
 pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use service::Nudge;
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -39,6 +44,7 @@ use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, realtime, settings};
 use crate::xsk::Loader;
+use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
 use nic::NicPort;
 use null::NullPort;
@@ -96,17 +102,28 @@ pub struct Engine {
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
+    attachments: Vec<Attachment>,
+    nudge: Option<Nudge>,
 }
 
 impl Engine {
-    /// An engine without ports.
-    pub fn new(loader: &'static dyn Loader) -> Engine {
+    /// An engine without ports. Its threads call `nudge` when [`Engine::tend_attached`] has something to do, for a host that
+    /// does not call it from time to time anyway; it must not wait for the engine.
+    pub fn new(loader: &'static dyn Loader, nudge: Option<Nudge>) -> Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
         let mut ports = Ports::default();
         ports.vales.count_from(realtime().as_nanos() as u64);
-        Engine { loader, regions: HashMap::new(), ports, grants: HashMap::new(), next_grant: 1 }
+        Engine {
+            loader,
+            regions: HashMap::new(),
+            ports,
+            grants: HashMap::new(),
+            next_grant: 1,
+            attachments: Vec::new(),
+            nudge,
+        }
     }
 
     /// Carries out a request that binds nothing.
@@ -145,7 +162,8 @@ impl Engine {
             Request::ValeList(list) => self.list(list).map(Reply::ValeList),
             Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
             Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
-            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
+            Request::PollingOn(polling) => self.polling(polling, true).map(|()| Reply::Done),
+            Request::PollingOff(polling) => self.polling(polling, false).map(|()| Reply::Done),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
@@ -287,6 +305,7 @@ impl Engine {
     /// The port and the rings that a registration names, or why there are none.
     fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
         let target = self.target(register)?;
+        self.check_attached(&target, register.name)?;
         self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
@@ -314,6 +333,11 @@ impl Engine {
             let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
             self.ports.abroad.insert(key, home);
         }
+        self.admit(port, selection, register)
+    }
+
+    /// Binds rings of a port that is there.
+    fn admit(&mut self, port: PortKey, selection: Selection, register: &Register) -> Result<Grant, Failure> {
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
@@ -535,13 +559,11 @@ impl Engine {
         }
     }
 
-    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
-    /// whether any still waits.
+    /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
+    /// waits.
     pub fn tend(&mut self) -> bool {
         self.settle();
-        let here = namespace_id();
-        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
-        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {

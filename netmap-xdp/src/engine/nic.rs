@@ -3,6 +3,8 @@
 //! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
 //! queues that somebody bound; the packets of all others go to the host stack.
 
+mod health;
+
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
 use super::region::Region;
@@ -11,7 +13,7 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, XdpAttached, XdpMode, xdp_attached};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
 use crate::sys::{Error, Fd, Level, Mode, comm, duplicate, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
@@ -33,6 +35,9 @@ struct Queue {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    watch: Watch,
+    /// Why it cannot go on, once it cannot.
+    failed: Option<String>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
@@ -106,6 +111,7 @@ impl NicPort {
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
     pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
+        let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
@@ -124,6 +130,8 @@ impl NicPort {
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         Ok(NicPort {
             dev,
+            watch,
+            failed: None,
             program,
             mode,
             geometry,
@@ -211,6 +219,7 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
+        self.check()?;
         self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
@@ -400,23 +409,6 @@ impl NicPort {
         }
     }
 
-    /// Binds the sockets that an interface which was down left unbound; returns whether any still waits.
-    pub fn tend(&mut self, region: &Region) -> bool {
-        let waits = |port: &NicPort| port.queues.values().any(|q| !q.socket.bound());
-        if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
-            return waits(self);
-        }
-        for i in self.queues.keys().copied().collect::<Vec<_>>() {
-            // Still down, or gone: the next turn tells.
-            let _ = self.bind(i);
-        }
-        self.set_pending(region);
-        if !waits(self) {
-            log(Level::Info, format_args!("{} is up: started", self.dev.name));
-        }
-        waits(self)
-    }
-
     /// Binds the socket of a queue whose client has mapped it, if it is not bound.
     fn bind(&mut self, i: u32) -> Result<(), BindError> {
         let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
@@ -502,6 +494,7 @@ impl NicPort {
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
+        self.explain(region);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {

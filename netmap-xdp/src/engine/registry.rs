@@ -29,11 +29,6 @@ impl NicKey {
     pub fn namespace(&self) -> (u64, u64) {
         self.namespace
     }
-
-    /// Whether the netdev is in this network namespace.
-    pub fn is_in(&self, namespace: (u64, u64)) -> bool {
-        self.namespace == namespace
-    }
 }
 
 /// The key of a netdev of the calling thread's namespace.

@@ -8,7 +8,7 @@ use crate::ring::IfHeader;
 use crate::xsk;
 
 fn engine() -> Engine {
-    Engine::new(xsk::embedded())
+    Engine::new(xsk::embedded(), None)
 }
 
 fn open(engine: &mut Engine, name: &str, extra_bufs: u32) -> Grant {
