@@ -46,10 +46,10 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 test: deps ## all tests (as root)
 	@bash mk/test.sh
 
-soak: deps ## the long tests: ten million frames forwarded, a thousand mishaps, ten thousand deaths (as root; about an hour)
+soak: deps ## the long tests: frames forwarded by the million, mishaps by the thousand, deaths (KILLS=N) (as root; hours)
 	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture
 	NMX_SOAK=1000 cargo test --locked -p netmap-xdp-tests --test nic_mishaps rounds -- --nocapture
-	NMX_KILLS=10000 cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
+	NMX_KILLS=$(or $(KILLS),10000) cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
 
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)

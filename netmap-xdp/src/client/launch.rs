@@ -7,8 +7,8 @@
 use super::remote::{Broken, Link};
 use crate::ctl::Failure;
 use crate::sys::{
-    self, EngineChoice, Errno, LOCK_FD, Level, connect_to, effective_uid, executable, log, make_dir, monotonic,
-    own_object, peer, program_name, settings, start_detached, try_lock_file,
+    self, EngineChoice, Errno, LOCK_FD, Level, connect_to, effective_uid, executable, find_daemon, log, make_dir,
+    monotonic, peer, program_name, settings, start_detached, try_lock_file,
 };
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -194,28 +194,14 @@ fn private(dir: &Path, place: &Place) -> Result<(), sys::Error> {
     if owned || place.named { Ok(()) } else { Err(failed(Errno(libc::EPERM))) }
 }
 
-/// The daemon's program: as set, beside this library, or in `PATH`.
+/// The daemon's program.
 fn find() -> Result<PathBuf, Absent> {
-    if let Some(set) = &settings().daemon {
-        let ok = executable(set);
-        let why = || absent(&format!("NETMAP_XDP_DAEMON={} cannot be executed", set.display()));
-        return ok.then(|| set.clone()).ok_or_else(why);
+    if let Some(set) = &settings().daemon
+        && !executable(set)
+    {
+        return Err(absent(&format!("NETMAP_XDP_DAEMON={} cannot be executed", set.display())));
     }
-    let mut dirs = Vec::new();
-    if let Some(dir) = own_object().as_deref().and_then(Path::parent) {
-        dirs.push(dir.to_path_buf());
-        // lib/ and lib/TRIPLE/ have bin/ and sbin/ beside them; target/debug/deps lies in target/debug.
-        for up in dir.ancestors().skip(1).take(2) {
-            dirs.extend([up.to_path_buf(), up.join("sbin"), up.join("bin")]);
-        }
-    }
-    if !sys::privileged_by_file() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        dirs.extend(std::env::split_paths(&path));
-    }
-    dirs.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from));
-    let all = dirs.into_iter().map(|dir| dir.join("netmapd"));
-    all.into_iter().find(|file| executable(file)).ok_or_else(|| {
+    find_daemon().ok_or_else(|| {
         absent(
             "it cannot be started, since the program netmapd is neither beside the library nor in PATH \
                 (NETMAP_XDP_DAEMON says where it is)",

@@ -55,7 +55,7 @@ impl Registry for Notes {
             rx: vec![],
             name: register.name.to_string(),
             mode: Some(Mode::Native),
-            link: None,
+            links: vec![],
             awaited: false,
         })
     }

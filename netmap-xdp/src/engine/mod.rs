@@ -461,9 +461,9 @@ impl Engine {
             };
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
+            let (region, private, links) = (Arc::new(shared), Arc::new(private), self.ports.share_links(&held.port)?);
             let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited })
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),

@@ -14,7 +14,7 @@ use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Level, Mode, comm, duplicate, log, settings};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
     mtu_that_fits,
@@ -38,6 +38,8 @@ pub struct NicPort {
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
+    /// Those of its offloads that we switched off.
+    offloads: Option<Guarded>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
@@ -128,10 +130,12 @@ impl NicPort {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
             dev,
             watch,
             failed: None,
+            offloads,
             program,
             mode,
             geometry,
@@ -196,10 +200,13 @@ impl NicPort {
         self.mode
     }
 
-    /// The link that keeps the program on the interface, for a client.
-    pub fn share_link(&self) -> Result<Option<Arc<Fd>>, Failure> {
+    /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
+    pub fn share_links(&self) -> Result<Vec<Arc<Fd>>, Failure> {
         let copy = self.program.link_fd().map(duplicate).transpose();
-        copy.map(|fd| fd.map(Arc::new)).map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))
+        let link = copy
+            .map(|fd| fd.map(Arc::new))
+            .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
+        Ok(link.into_iter().chain(self.keep()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.

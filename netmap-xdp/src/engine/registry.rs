@@ -200,10 +200,10 @@ impl Ports {
     }
 
     /// What keeps a NIC's XDP program in place, for a client.
-    pub fn share_link(&self, key: &PortKey) -> Result<Option<Arc<Fd>>, Failure> {
+    pub fn share_links(&self, key: &PortKey) -> Result<Vec<Arc<Fd>>, Failure> {
         match key {
-            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(None), NicPort::share_link),
-            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => Ok(None),
+            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(vec![]), NicPort::share_links),
+            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => Ok(vec![]),
         }
     }
 

@@ -85,6 +85,13 @@ pub struct ValePort {
     made: usize,
 }
 
+/// The region of a port that somebody uses.
+#[derive(Clone)]
+struct Shared {
+    fd: Arc<Fd>,
+    memory: Arc<Memory>,
+}
+
 /// Rings of a port that is gone, which a sender still fills: it is busy, stopped or dead.
 struct Haunted {
     name: PortName,
@@ -92,13 +99,6 @@ struct Haunted {
     rings: RingTable,
     told: bool,
     since: Duration,
-}
-
-/// The region of a port that somebody uses.
-#[derive(Clone)]
-struct Shared {
-    fd: Arc<Fd>,
-    memory: Arc<Memory>,
 }
 
 /// All switches and VALE ports.

@@ -303,7 +303,7 @@ impl HostRx {
                 slot.buf_idx.store(idx, Relaxed);
                 flags |= NS_BUF_CHANGED;
             }
-            // Only now that the slot names it: see `repair`.
+            // In this order, for `repair`.
             k.held(at).store(NO_BUFFER, Relaxed);
             slot.len.store(len as u16, Relaxed);
             slot.flags.store(flags, Relaxed);

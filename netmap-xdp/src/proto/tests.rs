@@ -67,7 +67,7 @@ fn grant(queues: u16) -> Grant {
         rx.push(one(Dir::Rx));
     }
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
-    let (region, private, link) = (file(), file(), Some(file()));
+    let (region, private, links) = (file(), file(), vec![file()]);
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
     Grant {
         id: GrantId(99),
@@ -80,7 +80,7 @@ fn grant(queues: u16) -> Grant {
         rx,
         name,
         mode,
-        link,
+        links,
         awaited: true,
     }
 }
@@ -93,7 +93,7 @@ fn pipe_grant() -> Grant {
         ring.carrier = CarrierGrant::Pipe { peer, peer_kring, wake: file(), wake_peer: file() };
     }
     grant.rx[1].carrier = CarrierGrant::Null;
-    (grant.link, grant.mode) = (None, None);
+    (grant.links, grant.mode) = (vec![], None);
     grant
 }
 

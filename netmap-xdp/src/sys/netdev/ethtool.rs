@@ -76,7 +76,7 @@ pub struct Lying {
     pub flags: u32,
 }
 
-const LYING_FLAGS: u32 = ETH_FLAG_LRO | ETH_FLAG_RXVLAN;
+pub const LYING_FLAGS: u32 = ETH_FLAG_LRO | ETH_FLAG_RXVLAN;
 
 fn get(socket: RawFd, name: &str, cmd: u32) -> Result<u32, Errno> {
     let mut value = Value { cmd, data: 0 };
