@@ -210,6 +210,48 @@ fn traffic_goes_on_when_netmapd_is_killed_and_the_next_one_serves() {
 }
 
 #[test]
+fn other_queues_of_an_interface_are_served_while_a_survivor_has_its_own() {
+    needs_root!();
+    let (pair, daemons) = (Veth::new().queues(2).build(), Daemons::new());
+    let daemon = daemons.start(&[]);
+    let survivor = holder(&pair, &daemons, &["hold", "veth0", "0"]);
+    let program = pair.a.wait_xdp(SOON);
+    kill(daemon);
+    let _next = daemons.start(&[]);
+    // Packets of queue 1 arrive by the program that was there.
+    let at = |end: &netmap_xdp_tests::End, program, port, more: &[&str]| {
+        let program = netmap_xdp_tests::c_program(program);
+        daemons.with(end.command(program).args(["-i", port, "-V", "-n", "500"]).args(more), "daemon")
+    };
+    let mut receiver = at(&pair.a, "nm-recv", "netmap:veth0-1", &[]).spawn();
+    receiver.wait_for("ready", SOON);
+    at(&pair.b, "nm-send", "netmap:veth1-1", &["-R", "10000"]).run().expect_success();
+    assert_eq!(receiver.wait(SOON).expect_success().field("received"), Some(500));
+    assert_eq!(pair.a.xdp(), Some(program), "the survivor's program stays");
+    let refused = at_a(&pair, &daemons, &["hold", "veth0", "0"]).run();
+    assert!(!refused.success(), "{refused}");
+    for part in ["queue 0", &format!("process {}", survivor.pid()), "daemon_fds"] {
+        assert!(refused.stderr.contains(part), "{part} is not in {refused}");
+    }
+    kill(survivor);
+    assert!(wait_until(SOON, || exclusive(&pair, &daemons) == 0), "it let go");
+    pair.assert_no_xdp();
+}
+
+#[test]
+fn an_interface_that_another_engine_drives_is_refused_with_its_name() {
+    needs_root!();
+    let (pair, daemons) = (Veth::new().queues(2).build(), Daemons::new());
+    let _daemon = daemons.start(&[]);
+    let mut alone = daemons.with(pair.a.command(fds()).args(["hold", "veth0", "0"]), "embedded").spawn();
+    alone.wait_for("bound", SOON);
+    let refused = at_a(&pair, &daemons, &["hold", "veth0", "1"]).run();
+    for part in [&format!("process {}", alone.pid()), "another engine"] {
+        assert!(refused.stderr.contains(part), "{part} is not in {refused}");
+    }
+}
+
+#[test]
 fn an_unbound_descriptor_outlives_its_daemon() {
     needs_root!();
     let (pair, daemons) = (Veth::new().build(), Daemons::new());

@@ -260,6 +260,22 @@ impl Failure {
         ))
     }
 
+    /// The same of a program that outlived the netmapd that it bound the queue with.
+    pub fn queue_of_survivor(interface: impl fmt::Display, queue: u32, who: impl fmt::Display) -> Failure {
+        Condition::QueueTaken.says(format!(
+            "{interface}: queue {queue} is still in use since before netmapd was restarted, by {who}; it is free when that \
+             program closes it; other queues can be bound now"
+        ))
+    }
+
+    /// Another engine of ours drives the interface.
+    pub fn other_engine(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
+        Condition::ForeignXdp.says(format!(
+            "{interface}: netmap-xdp drives it in {who} already, which is another engine; close it there, or let both meet \
+             in one netmapd (NETMAP_XDP_ENGINE=auto, the same NETMAP_XDP_SOCKET)"
+        ))
+    }
+
     /// Something else, e.g. a switch, owns the interface.
     pub fn interface_busy(name: impl fmt::Display, owner: impl fmt::Display) -> Failure {
         Condition::InterfaceBusy.says(format!("{name}: it belongs to {owner}; detach it there"))
@@ -507,6 +523,8 @@ mod tests {
             (Failure::foreign_xdp("eth0", "drop_all", 42), C::ForeignXdp, &["eth0", "drop_all", "42", "xdp off"]),
             (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
+            (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
+            (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
             (Failure::interface_busy("eth0", "vale0:"), C::InterfaceBusy, &["eth0", "vale0:"]),
             (
                 Failure::missing_capability("attaching to eth0", "CAP_NET_ADMIN"),

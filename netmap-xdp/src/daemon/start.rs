@@ -58,6 +58,7 @@ pub fn run(options: Options) -> Result<(), String> {
         settings.buffers = config.buffers.or(settings.buffers);
         // The edge asks again: nobody else waits meanwhile.
         settings.rebind_wait = Duration::ZERO;
+        settings.serves = true;
     });
     let signals = quit_signals().map_err(|e| format!("signalfd: {e}"))?;
     let files = raise_file_limit();

@@ -43,7 +43,7 @@ use crate::ctl::{
 use crate::ring::Dir;
 use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
-use crate::sys::{Level, log, namespace_id, settings};
+use crate::sys::{Level, log, namespace_id, realtime, settings};
 use crate::xsk::Loader;
 use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
@@ -114,10 +114,12 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
+        let mut ports = Ports::default();
+        ports.vales.count_from(realtime().as_nanos() as u64);
         Engine {
             loader,
             regions: HashMap::new(),
-            ports: Ports::default(),
+            ports,
             grants: HashMap::new(),
             next_grant: 1,
             attachments: Vec::new(),

@@ -13,9 +13,12 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Watch};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, duplicate, log, settings};
-use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, log, settings};
+use crate::xsk::{
+    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
+    mtu_that_fits,
+};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -48,6 +51,17 @@ pub struct NicPort {
     host: HostSide,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
+    /// Processes that have queues of the interface since before this engine was there.
+    survivors: Vec<u32>,
+}
+
+/// A program of a dead engine's, how it runs, and the processes that use queues of it.
+type TakenOver = (Box<dyn Program>, Mode, Vec<u32>);
+
+/// Processes, by id and name, as far as they are alive.
+fn people(pids: &[u32]) -> String {
+    let names: Vec<String> = pids.iter().filter_map(|&pid| Some(format!("process {pid} ({})", comm(pid)?))).collect();
+    if names.is_empty() { "a process that is gone".into() } else { names.join(", ") }
 }
 
 fn internal(why: String) -> Failure {
@@ -104,7 +118,14 @@ impl NicPort {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
         })?;
-        let (mode, native_refused) = NicPort::attach(&mut *program, &dev)?;
+        let attached = NicPort::attach(&mut *program, &dev);
+        let (mut survivors, mut inherited) = (Vec::new(), None);
+        if attached.is_err()
+            && let Some((old, mode, users)) = NicPort::take_over(loader, &dev)?
+        {
+            (program, survivors, inherited) = (old, users, Some((mode, None)));
+        }
+        let (mode, native_refused) = inherited.map_or(attached, Ok)?;
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -124,7 +145,33 @@ impl NicPort {
             queues: BTreeMap::new(),
             host: HostSide::default(),
             queue_busy: false,
+            survivors,
         })
+    }
+
+    /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
+    /// queues beside ours, which are free as soon as it lets go. Returns the processes of such clients too.
+    fn take_over(loader: &dyn Loader, dev: &NetDev) -> Result<Option<TakenOver>, Failure> {
+        let there = xdp_attached(dev.ifindex).ok().flatten().filter(|_| settings().serves);
+        let ours = |x: &XdpAttached| x.prog_name.as_deref().is_some_and(is_our_program);
+        let Some(there) = there.filter(ours) else { return Ok(None) };
+        match loader.take_over(there.prog_id) {
+            Ok(Some(Inherited::Program(program, users))) => {
+                let names = people(&users);
+                log(
+                    Level::Info,
+                    format_args!("{}: the XDP program of a netmapd that died is taken over from {names}", dev.name),
+                );
+                let mode = match there.mode {
+                    XdpMode::Generic => Mode::Generic,
+                    XdpMode::Native | XdpMode::Offload => settings().mode.unwrap_or(Mode::ZeroCopy),
+                };
+                Ok(Some((program, mode, users)))
+            }
+            Ok(Some(Inherited::Alive(makers))) => Err(Failure::other_engine(&dev.name, people(&makers))),
+            // It was not to be had: the message about a foreign program tells its id.
+            Ok(None) | Err(_) => Ok(None),
+        }
     }
 
     /// Attaches at the highest step that is allowed and works. Whether the driver can also do without copying shows at the
@@ -285,6 +332,9 @@ impl NicPort {
 
     fn refused(&mut self, queue: u32, e: BindError) -> Failure {
         self.queue_busy = matches!(e, BindError::Busy(_));
+        if self.queue_busy && !self.survivors.is_empty() {
+            return Failure::queue_of_survivor(&self.dev.name, queue, people(&self.survivors));
+        }
         unbound(&self.dev, queue, e)
     }
 

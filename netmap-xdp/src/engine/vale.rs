@@ -207,6 +207,11 @@ impl ValePort {
 }
 
 impl Switchboard {
+    /// Ids are taken from here on: a program that outlived another engine must not take this one's switches for its own.
+    pub fn count_from(&mut self, first: u64) {
+        self.next = first;
+    }
+
     /// The port of this name in the caller's namespace, by either of its names.
     pub fn find(&self, name: PortName) -> Option<ValeId> {
         let namespace = namespace_id();

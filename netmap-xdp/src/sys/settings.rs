@@ -78,6 +78,8 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// How long a bind waits for a queue that was just closed; not of the environment: who serves others does not wait.
     pub rebind_wait: Duration,
+    /// Whether this process is netmapd; not of the environment.
+    pub serves: bool,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -158,8 +160,8 @@ impl Settings {
             None
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
-        let rebind_wait = REBIND_WAIT;
-        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, rebind_wait, complaints }
+        let (rebind_wait, serves) = (REBIND_WAIT, false);
+        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, rebind_wait, serves, complaints }
     }
 }
 

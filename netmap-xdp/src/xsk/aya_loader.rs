@@ -5,7 +5,9 @@
 //! way of the program whose process this is, and declared internal, so that a program that closes what it does not know
 //! leaves it alone.
 
-use super::program::{AttachError, AttachMode, Circumstances, Loader, Program, QueueCounters, explain, needs};
+use super::program::{
+    AttachError, AttachMode, Circumstances, Inherited, Loader, Program, QueueCounters, explain, needs,
+};
 use crate::sys::netdev::{self, bpf};
 use crate::sys::{Errno, Error, Fd, Internal};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -43,6 +45,44 @@ impl Loader for AyaLoader {
         }
         .map(|program| Box::new(program) as Box<dyn Program>)
     }
+
+    fn take_over(&self, id: u32) -> Result<Option<Inherited>, Error> {
+        let failed = |errno| Error::new("BPF_PROG_GET_FD_BY_ID", format!("of program {id}"), errno);
+        let found = bpf::find_attached(id).map_err(failed)?;
+        let ids: Vec<u32> = found.maps.iter().map(|(id, _)| *id).collect();
+        let [users, makers] = bpf::holders(found.link_id, &ids);
+        if !makers.is_empty() {
+            return Ok(Some(Inherited::Alive(makers)));
+        }
+        let program = adopt(found, id)?;
+        Ok(Some(Inherited::Program(Box::new(program), users)))
+    }
+}
+
+/// A program that another process loaded.
+fn adopt(found: bpf::Found, id: u32) -> Result<AyaProgram, Error> {
+    let strange = || Error::new("BPF_OBJ_GET_INFO_BY_FD", format!("of the maps of program {id}"), Errno(libc::EINVAL));
+    let (mut sockets, mut verdicts, mut injected, mut internal, mut queues) = (None, None, None, Vec::new(), 0);
+    for (_, fd) in found.maps {
+        let (map, mark, entries) = as_map(fd)?;
+        internal.push(mark);
+        match map {
+            Map::XskMap(_) => (sockets, queues) = (XskMap::try_from(map).ok(), entries),
+            Map::PerCpuArray(_) => verdicts = PerCpuArray::try_from(map).ok(),
+            Map::Array(_) => injected = Array::try_from(map).ok(),
+            _ => return Err(strange()),
+        }
+    }
+    Ok(AyaProgram {
+        link: Some(found.link),
+        _internal: internal.try_into().map_err(|_| strange())?,
+        sockets: sockets.ok_or_else(strange)?,
+        verdicts: verdicts.ok_or_else(strange)?,
+        injected: injected.ok_or_else(strange)?,
+        program: found.program,
+        id,
+        queues,
+    })
 }
 
 // The fields are closed in this order: off the NIC first.
@@ -97,12 +137,18 @@ fn take_map(object: &mut Ebpf, name: &str) -> Result<(Map, Internal), Error> {
         Map::XskMap(data) | Map::PerCpuArray(data) | Map::Array(data) => high(data.fd().as_fd())?,
         _ => return Err(absent()),
     };
+    as_map(fd).map(|(map, internal, _)| (map, internal))
+}
+
+/// A map by its descriptor, and its number of entries.
+fn as_map(fd: Fd) -> Result<(Map, Internal, u32), Error> {
     // SAFETY: the number is given up by its only owner.
     let owned = unsafe { OwnedFd::from_raw_fd(fd.into_raw()) };
     let internal = Internal::mark(&owned);
-    let data = MapData::from_fd(owned).and_then(Map::from_map_data);
-    let map = data.map_err(|e| failed("BPF_OBJ_GET_INFO_BY_FD", &e.into()))?;
-    Ok((map, internal))
+    let data = MapData::from_fd(owned).map_err(|e| failed("BPF_OBJ_GET_INFO_BY_FD", &e.into()))?;
+    let entries = data.info().map_or(0, |info| info.max_entries());
+    let map = Map::from_map_data(data).map_err(|e| failed("BPF_OBJ_GET_INFO_BY_FD", &e.into()))?;
+    Ok((map, internal, entries))
 }
 
 /// The same object at a high number.

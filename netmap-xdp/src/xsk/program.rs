@@ -28,6 +28,21 @@ pub trait Loader: Send + Sync {
     ///
     /// `EPERM`: the error names what is missing. `EINVAL`: no queues.
     fn load(&self, queues: u32) -> Result<Box<dyn Program>, Error>;
+
+    /// The program of ours with this id, on an interface already, if who loaded it is dead and processes that it served keep it
+    /// there. `None`: this loader takes nothing over.
+    fn take_over(&self, id: u32) -> Result<Option<Inherited>, Error> {
+        let _ = id;
+        Ok(None)
+    }
+}
+
+/// What became of an attempt to take a program over.
+pub enum Inherited {
+    /// It is ours now; these processes keep using queues of it.
+    Program(Box<dyn Program>, Vec<u32>),
+    /// These processes, who loaded it, are alive.
+    Alive(Vec<u32>),
 }
 
 /// A loaded redirect program, with the table of its sockets. A drop gives up the link: the program leaves the interface

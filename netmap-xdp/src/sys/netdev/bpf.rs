@@ -6,7 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 
 const PROG_GET_FD_BY_ID: usize = 13;
 const OBJ_GET_INFO_BY_FD: usize = 15;
+const MAP_GET_FD_BY_ID: usize = 14;
 const LINK_CREATE: usize = 28;
+const LINK_GET_FD_BY_ID: usize = 30;
+const LINK_GET_NEXT_ID: usize = 31;
 const LINK_DETACH: usize = 34;
 
 const LINK_TYPE_XDP: u32 = 6;
@@ -14,6 +17,11 @@ const LINK_TYPE_TCX: u32 = 11;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
+/// Most maps that a program of ours has, and then some.
+const MAPS: usize = 16;
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_XDP: u32 = 6;
+
 const PROG_NAME: std::ops::Range<usize> = 64..80;
 
 /// Generic mode, for [`xdp_link`].
@@ -82,6 +90,99 @@ pub fn link_interface(link: RawFd) -> Result<u32, Errno> {
     // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
     if matches!(info[0], LINK_TYPE_XDP | LINK_TYPE_TCX) { Ok(info[4]) } else { Err(Errno(libc::EINVAL)) }
+}
+
+/// An XDP program that somebody else loaded and attached by a link.
+#[derive(Debug)]
+pub struct Found {
+    /// The program.
+    pub program: Fd,
+    /// What holds it on its interface.
+    pub link: Fd,
+    /// Its id.
+    pub link_id: u32,
+    /// Its maps, and their ids.
+    pub maps: Vec<(u32, Fd)>,
+}
+
+/// The object of an id, by the command that opens it.
+fn by_id(command: usize, id: u32) -> Result<Fd, Errno> {
+    // SAFETY: these commands take one integer here; the descriptor is new and ours.
+    unsafe { bpf(command, &mut [id, 0, 0]).map(|raw| Fd::from_raw_high(raw as RawFd)) }
+}
+
+/// Fills `info` with what the kernel says of an object; it may hold pointers to more room.
+fn info_of(fd: &Fd, info: &mut [u64]) -> Result<(), Errno> {
+    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
+    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
+    let mut attr = [fd.as_raw_fd() as u32, size_of_val(info) as u32, half(0), half(4)];
+    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes; both callers' pointers lead to room of
+    // the size that they tell.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
+}
+
+/// The program of this id with its link and its maps; `ENOENT` if no link attaches it. Takes CAP_SYS_ADMIN.
+pub fn find_attached(prog_id: u32) -> Result<Found, Errno> {
+    let program = by_id(PROG_GET_FD_BY_ID, prog_id)?;
+    let mut ids = [0u32; MAPS];
+    // `struct bpf_prog_info`: the number of maps wanted in the second half of word 6, where to in word 7.
+    let mut info = [0u64; PROG_NAME.end / 8];
+    let words = [0u32, MAPS as u32].map(u32::to_ne_bytes).concat();
+    info[6] = u64::from_ne_bytes(std::array::from_fn(|i| words[i]));
+    info[7] = ids.as_mut_ptr() as u64;
+    info_of(&program, &mut info)?;
+    let maps = ids.into_iter().filter(|&id| id != 0);
+    let maps = maps.map(|id| by_id(MAP_GET_FD_BY_ID, id).map(|fd| (id, fd))).collect::<Result<_, _>>()?;
+    let mut at = 0;
+    loop {
+        let mut attr = [at, 0, 0];
+        // SAFETY: three integers, the second of which the kernel writes. ENOENT ends the list.
+        unsafe { bpf(LINK_GET_NEXT_ID, &mut attr) }?;
+        at = attr[1];
+        // It may be gone by now.
+        let Ok(link) = by_id(LINK_GET_FD_BY_ID, at) else { continue };
+        let mut head = [0u64; 4];
+        let seen = info_of(&link, &mut head).is_ok();
+        let words: Vec<u32> = head.iter().flat_map(|w| [*w as u32, (*w >> 32) as u32]).collect();
+        let words: Vec<u32> =
+            if cfg!(target_endian = "little") { words } else { words.chunks(2).flat_map(|w| [w[1], w[0]]).collect() };
+        if seen && words[0] == LINK_XDP && words[2] == prog_id {
+            return Ok(Found { program, link, link_id: at, maps });
+        }
+    }
+}
+
+/// Other processes that have a link open, and those that have any of the maps. By looking at every descriptor of every process,
+/// as far as the caller may.
+pub fn holders(link: u32, maps: &[u32]) -> [Vec<u32>; 2] {
+    let mut found = [Vec::new(), Vec::new()];
+    let own = crate::sys::process_id();
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in all.filter_map(|e| e.file_name().to_string_lossy().parse::<u32>().ok()).filter(|&pid| pid != own) {
+        for fd in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let target = std::fs::read_link(fd.path()).unwrap_or_default();
+            if !target.to_string_lossy().starts_with("anon_inode:bpf") {
+                continue;
+            }
+            let path = format!("/proc/{pid}/fdinfo/{}", fd.file_name().to_string_lossy());
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let number = |key: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+                line.trim().parse::<u32>().ok()
+            };
+            let which = if number("link_id:") == Some(link) {
+                0
+            } else if number("map_id:").is_some_and(|id| maps.contains(&id)) {
+                1
+            } else {
+                continue;
+            };
+            if found[which].last() != Some(&pid) {
+                found[which].push(pid);
+            }
+        }
+    }
+    found
 }
 
 /// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.
