@@ -104,3 +104,8 @@ fn a_nic_sends_from_offsets_and_receives_behind_them() {
         assert!(arrived, "packet {sent} from offset {offset}: {got} arrived");
     }
 }
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
+}

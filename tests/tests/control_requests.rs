@@ -120,3 +120,8 @@ fn modes_and_options_that_do_not_fit_the_port_are_refused() {
     assert_eq!(fd.register("mode{1", 0, at(&mut kloop)).map(drop), Err(libc::EOPNOTSUPP), "not for a registration");
     fd.register("mode{1", 0, 0).expect("nothing of it stayed");
 }
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
+}

@@ -101,7 +101,7 @@ conditions! {
     OffsetTooLarge        EINVAL     "an offset lies in the buffer, in its field and below its largest" "netmap_offsets_init";
     OffsetsFixed          EBUSY      "a ring in use allows smaller offsets only" "netmap_offsets_init";
     ExtmemSizes           EINVAL     "objects of external memory have sizes that are not served" "netmap_config_obj_allocator";
-    ExtmemShared          EOPNOTSUPP "external memory is one shared mapping" "-";
+    ExtmemShared          EOPNOTSUPP "external memory is neither one shared mapping nor anonymous" "-";
     ExtmemAddress         EFAULT     "external memory is not there" "nm_os_extmem_create";
     ExtmemTooSmall        ENOMEM     "external memory is too small for its pools" "netmap_mem_ext_create";
     RegionInUse           EBUSY      "the port lives in another region" "netmap_get_hw_na";
@@ -275,13 +275,6 @@ impl Failure {
     pub fn not_supported_yet(name: impl fmt::Display, kind: &str) -> Failure {
         Condition::NotSupportedYet
             .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
-    }
-
-    /// Something that works only with the engine inside the process.
-    pub fn not_through_netmapd(name: impl fmt::Display, what: &str) -> Failure {
-        Condition::NotSupportedYet.says(format!(
-            "{name}: {what} is not served by netmapd yet; NETMAP_XDP_ENGINE=embedded serves it within one process"
-        ))
     }
 
     /// More slots in a ring than can be.

@@ -23,7 +23,8 @@ mod rings;
 mod vale;
 mod vale_requests;
 
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use extmem::{Answers, ProgramMemory, extmem_size, not_shared};
+pub use grant::{CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -407,7 +408,7 @@ impl Engine {
         let mut grant = || -> Result<Grant, Failure> {
             let [tx, rx] = self.ports.grants(&held.port, &held.selection);
             let (private, private_size) = port.rings.private().share()?;
-            let shared = region.share()?;
+            let shared = region.grant()?;
             let extra_bufs = lend_extra(region, nifp, &port.name, register.extra_bufs);
             let [tx_slots, rx_slots] = port.rings.slots();
             let reply = RegisterReply {
@@ -422,10 +423,9 @@ impl Engine {
                 mem_id: region.id,
                 extra_bufs,
             };
-            let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
+            let (region, private, link) = (shared, Arc::new(private), self.ports.share_link(&held.port)?);
+            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, link })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),

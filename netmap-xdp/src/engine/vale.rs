@@ -7,7 +7,7 @@
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
-use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
+use super::grant::{CarrierGrant, RegionGrant, RingGrant, SeatGrant, ValePeer};
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::abi::NETMAP_REQ_IFNAMSIZ;
@@ -79,7 +79,7 @@ pub struct ValePort {
     buffers: u32,
     rings: RingTable,
     wakes: Vec<Arc<Fd>>,
-    shared: Option<(Arc<Fd>, u64)>,
+    shared: Option<RegionGrant>,
     made: usize,
 }
 
@@ -423,7 +423,7 @@ impl Switchboard {
             }
         }
         if port.shared.is_none() {
-            port.shared = Some((Arc::new(region.share()?), region.size()));
+            port.shared = Some(region.grant()?);
         }
         let made = port.rings.krings(region).len();
         let changed = std::mem::replace(&mut port.made, made) != made;
@@ -474,14 +474,14 @@ impl Switchboard {
             return None;
         }
         let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
-        let (region, region_size) = port.shared.clone()?;
+        let region = port.shared.clone()?;
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
             Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
         };
         let rings = (0..port.counts.rx).map(ring).collect();
-        Some(ValePeer { region, region_size, private: Arc::new(private), private_size, rings })
+        Some(ValePeer { region, private: Arc::new(private), private_size, rings })
     }
 
     /// A user of a port has left: with the last one its rings go, which are the region's to free, with their buffers.

@@ -5,7 +5,7 @@ use crate::ctl::{
     Csb, EventFdPair, EventFds, Geometry, KloopMode, Offsets, Options, Pool, Pools, PortInfo, PortInfoReply, PortName,
     Register, RegisterReply, Reply, Request, ValeAttach, ValeConfig, ValeList, ValeListReply,
 };
-use crate::engine::{CarrierGrant, GrantId, RingGrant};
+use crate::engine::{Answers, CarrierGrant, GrantId, RegionGrant, RingGrant};
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
 use crate::sys::{Errno, Mode, sealed_memfd};
@@ -69,7 +69,12 @@ fn grant(queues: u16) -> Grant {
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
     let (region, private, link) = (file(), file(), Some(file()));
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
-    Grant { id: GrantId(99), reply, region, extmem: None, private, private_size: 8192, tx, rx, name, mode, link }
+    let region = RegionGrant { fd: region, at: 8192, size: 1 << 20, of_program: true, here: None };
+    Grant { id: GrantId(99), reply, region, private, private_size: 8192, tx, rx, name, mode, link }
+}
+
+fn answers() -> Answers {
+    Answers { extmem: Some(Ok(Pools { memsize: 5, ..Pools::default() })), offsets: Some(Err(Errno(libc::EBUSY))) }
 }
 
 /// A grant of software rings.
@@ -151,8 +156,13 @@ fn to_engine() -> Vec<ToEngine> {
         ToEngine::Open,
         ToEngine::Attach(file()),
         ToEngine::Release(file()),
-        ToEngine::Register(RegisterToken { token: file(), namespace: None, register: register() }),
-        ToEngine::Register(RegisterToken { token: file(), namespace: Some(file()), register: register() }),
+        ToEngine::Register(RegisterToken { token: file(), namespace: None, register: register(), memory: None }),
+        ToEngine::Register(RegisterToken {
+            token: file(),
+            namespace: Some(file()),
+            register: register(),
+            memory: Some((file(), 4096)),
+        }),
     ];
     all.extend(requests().into_iter().map(|request| ToEngine::Ask(Asked { namespace: Some(file()), request })));
     all
@@ -163,8 +173,12 @@ fn from_engine() -> Vec<FromEngine> {
         FromEngine::Failed(Failure { errno: Errno(libc::EPERM), message: "é no".into() }),
         FromEngine::Welcome(Welcome { client: 5, admitted: true }),
         FromEngine::Opened(file()),
-        FromEngine::Granted(Granted { grant: Arc::new(grant(3)), flags: 5 }),
-        FromEngine::Granted(Granted { grant: Arc::new(pipe_grant()), flags: 0 }),
+        FromEngine::Granted(Granted { grant: Arc::new(grant(3)), flags: 5, answers: answers() }),
+        FromEngine::Granted(Granted { grant: Arc::new(pipe_grant()), flags: 0, answers: Answers::default() }),
+        FromEngine::Refused(Refused {
+            failure: Failure { errno: Errno(libc::EBUSY), message: String::new() },
+            answers: answers(),
+        }),
         FromEngine::Unbound,
         FromEngine::Unknown,
         FromEngine::Done,
@@ -208,7 +222,8 @@ fn every_message_arrives_as_it_was_sent() {
 #[cfg_attr(miri, ignore = "asks the kernel")]
 fn a_grant_of_many_queues_takes_several_pieces_and_each_socket_once() {
     for queues in [0, 1, 127, 300] {
-        let message = FromEngine::Granted(Granted { grant: Arc::new(grant(queues)), flags: 0 });
+        let message =
+            FromEngine::Granted(Granted { grant: Arc::new(grant(queues)), flags: 0, answers: Answers::default() });
         let sent: usize = pieces(&message, 0).iter().map(|p| p.fds.len()).sum();
         assert_eq!(sent, usize::from(queues) + 3);
         let FromEngine::Granted(got) = carried(&message) else { panic!() };

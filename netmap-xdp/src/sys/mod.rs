@@ -6,8 +6,10 @@
 
 mod epoll;
 mod fd;
+mod guard;
 mod log;
 mod mem;
+mod program;
 mod settings;
 mod start;
 mod unix;
@@ -20,8 +22,10 @@ pub mod xdp;
 
 pub use epoll::*;
 pub use fd::*;
+pub use guard::*;
 pub use log::*;
 pub use mem::*;
+pub use program::*;
 pub use settings::*;
 pub use start::*;
 pub use unix::*;
