@@ -136,7 +136,7 @@ impl Engine {
         }
         let grant = self.register(&Register { mem_id, ..register.clone() }).inspect_err(|_| self.drop_idle())?;
         if let Some(offsets) = &register.options.offsets {
-            let done = self.offsets(grant.id, offsets);
+            let done = self.offsets(grant.id, register.flags, offsets);
             answers.offsets = Some(done.as_ref().map(|&max| max).map_err(|e| e.errno));
             if let Err(e) = done {
                 let id = grant.id;

@@ -254,7 +254,8 @@ fn lock(k: &Kring) -> Option<LockGuard<'_>> {
 }
 
 impl Ports {
-    fn home<'a>(&'a self, key: &PortKey, regions: &'a HashMap<u16, Region>) -> Option<&'a Region> {
+    /// The region that the rings of a port lie in.
+    pub fn home<'a>(&'a self, key: &PortKey, regions: &'a HashMap<u16, Region>) -> Option<&'a Region> {
         let shared = regions.get(&self.mem_id(key));
         match key {
             PortKey::Monitor(id) => self.monitors.get(id)?.home(shared),

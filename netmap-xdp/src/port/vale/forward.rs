@@ -231,6 +231,7 @@ impl Scratch {
         let n = to.num_slots();
         let (mut own, mut flood) = (own.head, flood.head);
         let (mut j, mut used, mut done) = (lease.start, 0, 0);
+        let plain = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
         loop {
             let first = own.min(flood);
             let Some(&frame) = self.frames.get(usize::from(first)) else { break };
@@ -243,7 +244,7 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
-            if headers[0] == headers[1] && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
+            if plain && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
                 let slot = to.slot(j);
                 if let Some(next) = self.frames.get(usize::from(own.min(flood))) {
                     k.region().prefetch(next.at);
@@ -289,14 +290,16 @@ impl Scratch {
                 }
             }
             let slot = to.slot(i);
-            let len = usize::from(frame.len) + before.len();
-            let good = len <= BUF_SIZE as usize
+            let (len, offset) = (usize::from(frame.len) + before.len(), to.offset(slot));
+            let room = (BUF_SIZE - offset) as usize;
+            let good = len <= room
                 && to.buffer(slot.buf_idx.load(Relaxed)).is_some_and(|at| {
+                    let at = at + u64::from(offset);
                     let data = at + before.len() as u64;
                     to.region().write(at, before).is_ok() && self.copy_any(k, &frame, to, data)
                 });
             if !good {
-                k.dropped(if len > BUF_SIZE as usize { Drop::TooLong } else { Drop::BadBuffer });
+                k.dropped(if len > room { Drop::TooLong } else { Drop::BadBuffer });
             }
             slot.len.store(if good { len as u16 } else { 0 }, Relaxed);
             slot.flags.store(NS_MOREFRAG, Relaxed);
@@ -362,8 +365,12 @@ fn take(k: &Kring, i: u32) -> Frame {
         k.region().prefetch(at);
     }
     let at = if flags & NS_INDIRECT != 0 { Some(slot.ptr.load(Relaxed)) } else { k.buffer(slot.buf_idx.load(Relaxed)) };
+    // Of what lies in the program's memory the offset is the address.
+    let offset = if flags & NS_INDIRECT != 0 { 0 } else { k.offset(slot) };
     match at {
-        Some(at) if u32::from(len) <= BUF_SIZE => Frame { at, len, flags, next: NIL, frags: 1 },
+        Some(at) if u32::from(len) <= BUF_SIZE - offset => {
+            Frame { at: at + u64::from(offset), len, flags, next: NIL, frags: 1 }
+        }
         Some(_) => empty(k, Drop::TooLong),
         None => empty(k, Drop::BadBuffer),
     }
@@ -383,6 +390,10 @@ fn read(k: &Kring, frame: &Frame, skip: u16, into: &mut Head) -> bool {
     if frame.flags & NS_INDIRECT != 0 {
         let n = usize::from(frame.len.saturating_sub(skip)).min(into.len());
         return OwnProcess.read(at, &mut into[..n]).is_ok();
+    }
+    if k.has_offsets() {
+        let n = usize::from(frame.len.saturating_sub(skip)).min(into.len());
+        return k.region().read(at, &mut into[..n]).is_ok();
     }
     // A buffer is longer than the longest header and these bytes; past its end lies the next one, or padding.
     k.region().read(at, into).is_ok()
