@@ -46,6 +46,15 @@ fn a_ring_in_use_grants_no_larger_offsets_and_tells_its_own() {
 }
 
 #[test]
+fn no_alignment_of_offsets_is_needed() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    let mut opt = nmreq_opt_offsets { nro_tx_align: 64, ..offsets(100, 0, 0) };
+    let reg = fd.register("ofs{1", 0, at(&mut opt)).unwrap();
+    assert_eq!((opt.nro_opt.nro_status, fd.map(&reg).tx(0).get().buf_align), (0, 0));
+}
+
+#[test]
 fn a_pipe_carries_offsets_and_honours_those_of_the_receiver() {
     let _turn = alone();
     for wanted in [0, 64] {

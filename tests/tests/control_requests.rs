@@ -122,6 +122,55 @@ fn modes_and_options_that_do_not_fit_the_port_are_refused() {
 }
 
 #[test]
+fn poll_receives_when_asked_for_packets_whatever_the_flag_says() {
+    let _turn = alone();
+    for flags in [0, NR_DO_RX_POLL] {
+        let (a, b) = (Netmap::open(), Netmap::open());
+        let reg_a = a.register("rxpoll{1", 0, 0).unwrap();
+        let reg_b = b.register("rxpoll}1", flags, 0).unwrap();
+        let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+        tx.slot(0).len = 60;
+        tx.give(1);
+        a.ioctl(NIOCTXSYNC, 0).unwrap();
+        b.poll(libc::POLLOUT);
+        assert_eq!(rx.get().tail, 0, "flags {flags:#x}");
+        assert_eq!(b.poll(libc::POLLIN), libc::POLLIN);
+        assert_eq!(rx.get().tail, 1, "flags {flags:#x}");
+    }
+}
+
+#[test]
+fn a_switch_has_no_module_to_configure() {
+    let _turn = alone();
+    let (fd, port) = (Netmap::open(), Netmap::open());
+    port.register("valecfg:a", 0, 0).unwrap();
+    for name in ["valecfg:", "valecfg", "nosuch:", ""] {
+        let mut ask = nm_ifreq { nifr_name: [0; 16], data: [7; 256] };
+        ask.nifr_name[..name.len()].copy_from_slice(name.as_bytes());
+        assert_eq!(fd.ioctl(NIOCCONFIG, &raw mut ask as usize), Err(libc::EINVAL), "{name}");
+        assert_eq!(ask.data, [7; 256]);
+    }
+}
+
+#[test]
+fn there_are_as_many_switches_as_fit_and_no_more() {
+    let _turn = alone();
+    let mut open = Vec::new();
+    let small = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_tx_slots: 8, nr_rx_slots: 8, ..Default::default() };
+    for i in 0..300 {
+        let fd = Netmap::open();
+        match fd.register_as(&format!("valeN{i}:a"), small, 0) {
+            Ok(_) => open.push(fd),
+            Err(errno) => {
+                assert_eq!((errno, open.len()), (libc::ENOMEM, 256));
+                return;
+            }
+        }
+    }
+    panic!("300 switches");
+}
+
+#[test]
 fn all_of_it_holds_through_netmapd_too() {
     again_through_netmapd();
 }

@@ -124,10 +124,9 @@ conditions! {
     InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
-    TooManySlots          ENOMEM     "the rings are larger than the region provides for" "netmap_mem_rings_create";
-    TooManyRings          ENOMEM     "there are more rings than the region provides for" "netmap_mem_if_new";
     VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
     NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
+    NoSwitchModule        EINVAL     "no switch has a module to configure" "netmap_bdg_config";
 
     // VALE.
     BadSwitchName         ENOMEM     "this cannot be the name of a port of a switch" "netmap_get_bdg_na";
@@ -277,16 +276,6 @@ impl Failure {
             .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
     }
 
-    /// More slots in a ring than can be.
-    pub fn too_many_slots(asked: u32, most: u32) -> Failure {
-        Condition::TooManySlots.says(format!("a ring of {asked} slots was asked for; {most} is the most"))
-    }
-
-    /// More rings than can be.
-    pub fn too_many_rings(asked: u32, most: u32) -> Failure {
-        Condition::TooManyRings.says(format!("{asked} rings were asked for; {most} is the most"))
-    }
-
     /// An option that nothing processed for this request.
     pub fn unsupported_option(option: u32) -> Failure {
         let name = super::option_name(option);
@@ -410,10 +399,9 @@ mod tests {
         (Condition::InterfaceBusy, libc::EBUSY),
         (Condition::MtuTooLarge, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
-        (Condition::TooManySlots, libc::ENOMEM),
-        (Condition::TooManyRings, libc::ENOMEM),
         (Condition::VnetHeader, libc::EIO),
         (Condition::NoVnetHeader, libc::ENXIO),
+        (Condition::NoSwitchModule, libc::EINVAL),
         (Condition::BadSwitchName, libc::ENOMEM),
         (Condition::TooManySwitches, libc::ENOMEM),
         (Condition::SwitchFull, libc::ENOMEM),
@@ -479,8 +467,6 @@ mod tests {
             ),
             (Failure::no_xdp("eth0", "the driver has no XDP"), C::NoXdp, &["eth0", "driver"]),
             (Failure::not_supported_yet("eth0{1", "a pipe"), C::NotSupportedYet, &["eth0{1", "a pipe", "release"]),
-            (Failure::too_many_slots(99999, 16384), C::TooManySlots, &["99999", "16384"]),
-            (Failure::too_many_rings(999, 64), C::TooManyRings, &["999", "64"]),
             (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
             (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
             (Failure::bad_switch_name("vale-:1"), C::BadSwitchName, &["vale-:1", "valeS:P"]),

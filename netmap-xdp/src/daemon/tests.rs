@@ -546,3 +546,11 @@ fn a_file_that_cannot_be_memory_is_refused_before_the_engine_sees_it() {
         }
     }
 }
+
+#[test]
+fn nothing_is_answered_before_the_greeting() {
+    let mut core = core(vec![]);
+    core.connect(1, peer(0));
+    assert_eq!(errno(&core.handle(1, ToEngine::Open).answer), libc::EIO);
+    assert_eq!(errno(&core.handle(2, ToEngine::Hello("nobody".into())).answer), libc::EIO, "no such session");
+}

@@ -142,7 +142,11 @@ impl Engine {
             Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
             Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
-            _ => Err(Failure::not_supported_yet("this request", "a switch")),
+            Request::ValeConfig(config) => Err(Condition::NoSwitchModule
+                .says(format!("{}: switches learn addresses, and have no module to configure", config.name))),
+            Request::KloopStart(_) | Request::KloopStop | Request::CsbEnable(_) => {
+                Err(Condition::System.says("the sync loop runs in the program"))
+            }
         }
     }
 
