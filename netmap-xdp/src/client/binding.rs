@@ -380,7 +380,7 @@ impl Bound {
             };
             Ok(PortRing::new(kring, carrier))
         };
-        Ok(Bound {
+        let bound = Bound {
             id: grant.id,
             reply: grant.reply,
             tx_poll: flags & NR_NO_TX_POLL == 0,
@@ -397,7 +397,14 @@ impl Bound {
             _link: grant.link,
             name: grant.name,
             mode: grant.mode,
-        })
+        };
+        if grant.awaited {
+            match &bound.token {
+                Some(token) => remote::mapped(token)?,
+                None => host::mapped(bound.id)?,
+            }
+        }
+        Ok(bound)
     }
 
     /// Syncs one ring.

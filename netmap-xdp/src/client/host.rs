@@ -61,6 +61,11 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
     host.engine().check(register)
 }
 
+/// What was granted is mapped.
+pub(super) fn mapped(id: GrantId) -> Result<(), Failure> {
+    host().engine().mapped(id)
+}
+
 /// The monitors of a ring.
 #[cold]
 pub(super) fn taps(id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {

@@ -50,6 +50,8 @@ pub trait Registry {
     fn tend(&mut self) -> bool;
     /// A client died.
     fn abandon(&mut self, client: u32);
+    /// A client has mapped what it was granted.
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure>;
     /// The monitors of a ring.
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
     /// What a sender needs to fill the rings of a port of a switch.
@@ -79,6 +81,9 @@ impl Registry for Engine {
     }
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
+    }
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        Engine::mapped(self, id)
     }
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
         Engine::taps(self, id, dir, ring)
@@ -264,6 +269,17 @@ impl<R: Registry> Core<R> {
                 Ok(FromEngine::Done)
             }
             ToEngine::Register(ask) => self.register(key, &peer, ask),
+            ToEngine::Mapped(fd) => {
+                let held = self.token(&fd).and_then(|(_, t)| t.held.as_ref());
+                let Some((id, place)) = held.map(|h| (h.grant.id, h.namespace.clone())) else {
+                    return Ok(FromEngine::Unknown);
+                };
+                let _inside = place.map(|fd| Inside::enter(&fd)).transpose().map_err(|e| Failure::system(&e))?;
+                self.registry.mapped(id)?;
+                // An interface that is down is looked after until it is up.
+                self.waiting |= self.registry.tend();
+                Ok(FromEngine::Done)
+            }
             ToEngine::Taps(RingOf { token, dir, ring }) => {
                 let id = self.token(&token).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
                 Ok(FromEngine::Taps(id.and_then(|id| self.registry.taps(id, dir, ring))))

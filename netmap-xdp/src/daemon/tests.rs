@@ -62,6 +62,7 @@ impl Registry for Notes {
             name: register.name.to_string(),
             mode: Some(Mode::Native),
             link: None,
+            awaited: false,
         })
     }
     fn check(&mut self, register: &Register) -> Result<(), Failure> {
@@ -81,6 +82,9 @@ impl Registry for Notes {
     }
     fn abandon(&mut self, client: u32) {
         self.abandoned.push(client);
+    }
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        if self.bound.contains(&id) { Ok(()) } else { Err(Condition::System.plain()) }
     }
     fn taps(&mut self, id: GrantId, _: Dir, ring: u16) -> Option<TapsGrant> {
         self.bound.contains(&id).then(|| TapsGrant { number: u32::from(ring), taps: vec![] })

@@ -35,6 +35,8 @@ pub struct Grant {
     pub mode: Option<Mode>,
     /// What keeps the XDP program on the NIC, should the engine die.
     pub link: Option<Arc<Fd>>,
+    /// Nothing moves before the client says that it has mapped the rings: `Engine::mapped`.
+    pub awaited: bool,
 }
 
 /// A region.

@@ -429,7 +429,8 @@ impl Engine {
             };
             let (name, mode) = (port.name.clone(), port.mode);
             let (region, private, link) = (shared, Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, link })
+            let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
+            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, link, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -476,6 +477,15 @@ impl Engine {
             }
         }
         self.drop_idle();
+    }
+
+    /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
+    /// registration, which the client is to release.
+    pub fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        let Some(Held { port: PortKey::Nic(key), selection, .. }) = self.grants.get(&id) else { return Ok(()) };
+        let home = self.ports.mem_id(&PortKey::Nic(*key));
+        let port = self.ports.nics.get_mut(key).zip(self.regions.get(&home));
+        port.map_or(Ok(()), |(nic, region)| nic.mapped(selection, region))
     }
 
     /// The monitors of a ring of a grant, for a client that found that they changed.

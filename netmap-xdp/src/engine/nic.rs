@@ -23,6 +23,8 @@ struct Queue {
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
+    /// Whether the client that asked for it has mapped its rings, so that it may be bound.
+    mapped: bool,
 }
 
 /// A NIC port.
@@ -32,6 +34,8 @@ pub struct NicPort {
     mode: Mode,
     geometry: Geometry,
     multi_buffer: bool,
+    /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
+    late: bool,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
@@ -101,6 +105,7 @@ impl NicPort {
             mode,
             geometry,
             multi_buffer: false,
+            late: false,
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
@@ -211,7 +216,16 @@ impl NicPort {
             let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
             // The UMEM of another NIC has the mode of its first bind, which may not be ours.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
+            if self.late {
+                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
+            }
             match Socket::open(&region.umem(self.geometry), plan, brother) {
+                Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
+                    // It was good for finding mode and geometry.
+                    self.late = true;
+                    self.multi_buffer = socket.multi_buffer();
+                }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
                         Socket::open(&region.umem(self.geometry), plan, None)
@@ -253,7 +267,7 @@ impl NicPort {
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
-        if self.queues.is_empty() {
+        if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
             // Some kernels bind a socket all the same.
@@ -267,7 +281,8 @@ impl NicPort {
                 );
             }
         }
-        self.queues.insert(queue, Queue { socket, shared, receiving: false });
+        let mapped = socket.bound();
+        self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
         Ok(())
     }
 
@@ -328,19 +343,51 @@ impl NicPort {
         if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
             return waits(self);
         }
-        for (&i, queue) in &mut self.queues {
+        for i in self.queues.keys().copied().collect::<Vec<_>>() {
             // Still down, or gone: the next turn tells.
-            let _ = queue.socket.bind(None);
-            self.multi_buffer |= queue.socket.multi_buffer();
-            if queue.receiving && queue.socket.bound() {
-                let _ = self.program.insert(i, queue.socket.as_raw_fd());
-            }
+            let _ = self.bind(i);
         }
         self.set_pending(region);
         if !waits(self) {
             log(Level::Info, format_args!("{} is up: started", self.dev.name));
         }
         waits(self)
+    }
+
+    /// Binds the socket of a queue whose client has mapped it, if it is not bound.
+    fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
+        queue.socket.bind(None)?;
+        self.multi_buffer |= queue.socket.multi_buffer();
+        if queue.receiving {
+            let _ = self.program.insert(i, queue.socket.as_raw_fd());
+        }
+        Ok(())
+    }
+
+    /// Whether a client has to map the selected rings, and to say so, before their sockets can be bound.
+    pub fn awaits(&self, selection: &Selection) -> bool {
+        self.selected(selection).iter().any(|i| self.queues.get(i).is_some_and(|q| !q.mapped))
+    }
+
+    /// The client has mapped what it was granted.
+    pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
+        for i in self.selected(selection) {
+            self.queues.entry(i).and_modify(|queue| queue.mapped = true);
+            match self.bind(i) {
+                // It starts when the interface comes up.
+                Ok(()) | Err(BindError::Down) => {}
+                Err(e) => return Err(unbound(&self.dev, i, e)),
+            }
+        }
+        self.set_pending(region);
+        Ok(())
+    }
+
+    /// The queues of the selected rings.
+    fn selected(&self, selection: &Selection) -> Vec<u32> {
+        let Selection { tx, rx } = self.nic_part(selection);
+        self.queues.keys().copied().filter(|&i| [&tx, &rx].iter().any(|r| r.contains(&(i as u16)))).collect()
     }
 
     /// What a client needs of the selected rings.

@@ -15,7 +15,7 @@ use crate::xsk::Geometry;
 use std::sync::Arc;
 
 wire_struct! {
-    Grant { id, reply, region, private, private_size, tx, rx, name, mode, link }
+    Grant { id, reply, region, private, private_size, tx, rx, name, mode, link, awaited }
     TapsGrant { number, taps }
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }

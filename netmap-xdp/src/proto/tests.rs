@@ -70,7 +70,8 @@ fn grant(queues: u16) -> Grant {
     let (region, private, link) = (file(), file(), Some(file()));
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
     let region = RegionGrant { fd: region, at: 8192, size: 1 << 20, of_program: true, here: None };
-    Grant { id: GrantId(99), reply, region, private, private_size: 8192, tx, rx, name, mode, link }
+    let (id, private_size, awaited) = (GrantId(99), 8192, true);
+    Grant { id, reply, region, private, private_size, tx, rx, name, mode, link, awaited }
 }
 
 fn answers() -> Answers {

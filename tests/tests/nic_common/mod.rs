@@ -201,10 +201,12 @@ pub fn assert_ping(from: &End, address: &str) {
 #[track_caller]
 pub fn transfer(from: &End, to: &End, count: u64, lengths: &str, send_env: &[(&str, &str)], recv_env: &[(&str, &str)]) {
     let with = |cmd: Cmd, env: &[(&str, &str)]| env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
-    let receive = to.command(c_program("nm-recv")).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
-    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "4"]).spawn();
+    // Both compiled before the receiver begins to wait.
+    let (receive, send) = (c_program("nm-recv"), c_program("nm-send"));
+    let receive = to.command(receive).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
+    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "15"]).spawn();
     receiver.wait_for("ready", SOON);
-    let send = from.command(c_program("nm-send")).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
+    let send = from.command(send).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
     let rate = ["-R", "10000", "-l", lengths, "-n", &count.to_string()];
     with(send, send_env).args(rate).timeout(Duration::from_secs(20)).run().expect_success();
     let got = receiver.wait(Duration::from_secs(20)).expect_success();
