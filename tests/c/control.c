@@ -127,12 +127,50 @@ static void null_port(void)
 	CHECK(nm_ring_space(NETMAP_RXRING(NETMAP_IF(at, reg.nr_offset), 0)) == 0);
 }
 
+static long parameter(const char *name, const char *mode)
+{
+	char path[128];
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/netmap/parameters/%s", name);
+	f = fopen(path, mode);
+	if (f == NULL)
+		return -errno;
+	if (fscanf(f, "%ld", &value) != 1)
+		value = -1;
+	fclose(f);
+	return value;
+}
+
+static void parameters(void)
+{
+	static const char size[] = "/sys/module/netmap/parameters/buf_size";
+	char text[16];
+	int fd;
+
+	CHECK(parameter("buf_size", "r") == 2048 && parameter("ring_num", "re") > 0);
+	CHECK(parameter("buf_size", "r+") == -EACCES && parameter("buf_size", "w") == -EACCES);
+	CHECK(parameter("no_such", "r") == -ENOENT && parameter("", "r") < 0 && parameter("buf_size/", "r") == -ENOENT);
+	CHECK(parameter("a_name_that_is_far_too_long_to_be_a_parameter", "r") == -ENOENT);
+	fd = open(size, O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+	CHECK(read(fd, text, sizeof(text)) == 5 && memcmp(text, "2048\n", 5) == 0 && close(fd) == 0);
+	fd = openat(AT_FDCWD, size, O_RDONLY);
+	CHECK(fd >= 0 && fcntl(fd, F_GETFD) == 0 && close(fd) == 0);
+	CHECK(open(size, O_WRONLY) == -1 && errno == EACCES);
+	CHECK(access(size, R_OK) == 0 && access(size, F_OK) == 0 && access(size, W_OK) == -1 && errno == EACCES);
+	CHECK(access("/sys/module/netmap/parameters/no_such", F_OK) == -1 && errno == ENOENT);
+	CHECK(open("/sys/module/netmap/parameters", O_RDONLY) == -1 && errno == ENOENT);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} all[] = {{"interface_requests", interface_requests}, {"mapping", mapping}, {"null_port", null_port}};
+	} all[] = {{"interface_requests", interface_requests}, {"mapping", mapping}, {"null_port", null_port},
+	    {"parameters", parameters}};
 	size_t i;
 
 	for (i = 0; i < sizeof(all) / sizeof(all[0]); i++)

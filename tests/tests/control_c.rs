@@ -30,3 +30,8 @@ fn a_mapping_is_shared_and_within_the_region() {
 fn a_null_port_swallows_packets() {
     run("null_port");
 }
+
+#[test]
+fn parameters_of_the_module_are_answered_without_one() {
+    run("parameters");
+}

@@ -24,6 +24,23 @@ pub fn sealed_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
     }
 }
 
+/// A file in memory that holds `bytes`, to be read from its start; the descriptor is the program's.
+pub fn memory_file(name: &std::ffi::CStr, bytes: &[u8], cloexec: bool) -> Result<i32, Errno> {
+    let flags = if cloexec { libc::MFD_CLOEXEC } else { 0 };
+    // SAFETY: `name` is a C string, `bytes` a live slice; the other arguments are integers.
+    unsafe {
+        let fd = syscall(libc::SYS_memfd_create, [name.as_ptr() as usize, flags as usize, 0, 0, 0, 0])?;
+        let written = syscall(libc::SYS_pwrite64, [fd, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]);
+        match written {
+            Ok(n) if n == bytes.len() => Ok(fd as i32),
+            other => {
+                super::close(fd as i32);
+                Err(other.err().unwrap_or(Errno(libc::EIO)))
+            }
+        }
+    }
+}
+
 /// A shared, writable mapping; unmapped when dropped.
 #[derive(Debug)]
 pub struct Map {
