@@ -99,6 +99,15 @@ fn extra_buffers_are_a_list_that_ends() {
 }
 
 #[test]
+fn extra_buffers_without_end_are_given_as_far_as_is_sensible() {
+    let _turn = alone();
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_extra_bufs: u32::MAX, ..Default::default() };
+    let reg = Netmap::open().register_as("greedy{1", body, 0).unwrap();
+    assert!((1000..1 << 18).contains(&reg.nr_extra_bufs), "{}", reg.nr_extra_bufs);
+    assert!(reg.nr_memsize < 1 << 29, "{}", reg.nr_memsize);
+}
+
+#[test]
 fn modes_and_options_that_do_not_fit_the_port_are_refused() {
     let _turn = alone();
     let fd = Netmap::open();

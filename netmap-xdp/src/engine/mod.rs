@@ -50,6 +50,9 @@ use vale::ValeId;
 const MAIN_REGION: u16 = 1;
 /// Buffers of region 1 unless more are asked for or the setting says otherwise: rings of 1024 slots for four queues.
 const DEFAULT_BUFFERS: u32 = 16384;
+/// Extra buffers for which a region is made larger, 256 MB of them, unless the setting makes room for more. Who asks for
+/// all there could be would make whoever hosts the engine touch gigabytes.
+const MOST_EXTRA: u32 = 1 << 17;
 /// Bounds of a ring's size.
 const SLOTS: std::ops::RangeInclusive<u32> = 8..=16384;
 /// Bytes of the two kinds of object at the head of a region, as `NETMAP_REQ_POOLS_INFO_GET` tells them.
@@ -450,7 +453,7 @@ impl Engine {
             tx.saturating_add(rings(counts.rx, counts.host_rx).saturating_mul(rx))
         });
         // Room for a second port of the same size, as a bridge needs it.
-        let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(1 << 22)).saturating_add(2);
+        let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(MOST_EXTRA)).saturating_add(2);
         settings().buffers.unwrap_or(need.max(DEFAULT_BUFFERS))
     }
 

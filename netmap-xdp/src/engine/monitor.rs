@@ -103,7 +103,7 @@ impl MonitorPort {
             None
         } else {
             let rings = plan.selection.tx.len() as u32 * plan.slots[0] + plan.selection.rx.len() as u32 * plan.slots[1];
-            let buffers = rings.saturating_add(plan.extra_bufs.min(1 << 22)) + NETMAP_FIRST_BUF;
+            let buffers = rings.saturating_add(plan.extra_bufs.min(super::MOST_EXTRA)) + NETMAP_FIRST_BUF;
             // Ids are handed out in turn; 0 and 1 are taken, and this one counts only while its port lives.
             Some(Region::new((2 + id % 65533) as u16, buffers)?)
         };

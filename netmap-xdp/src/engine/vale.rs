@@ -27,8 +27,6 @@ use std::time::Duration;
 const MAX_SWITCHES: usize = 256;
 /// Slots of a ring when nobody asks: `NM_BRIDGE_RINGSIZE`.
 const SLOTS: u32 = 1024;
-/// Extra buffers at most: `128 * NM_BDG_MAXSLOTS`.
-const MAX_EXTRA: u32 = 128 * MAX_SLOTS;
 /// Pipes that a private region has room for, on each port: two, as in the original.
 const PIPES: u32 = 2;
 /// Longest name of a port within its switch, and of a switch: `IFNAMSIZ` less its zero.
@@ -125,7 +123,7 @@ pub fn shape(register: &Register) -> (RingCounts, [u32; 2]) {
 /// Buffers of the private region of such a port: its rings, room for pipes, extra buffers (`netmap_mem_private_new`).
 pub fn buffers(counts: RingCounts, slots: [u32; 2], extra: u32) -> u32 {
     let rings = |n: u16, slots: u32| (u32::from(n) + 1 + 4 * PIPES) * slots;
-    rings(counts.tx, slots[0]) + rings(counts.rx, slots[1]) + 2 + extra.min(MAX_EXTRA)
+    rings(counts.tx, slots[0]) + rings(counts.rx, slots[1]) + 2 + extra.min(super::MOST_EXTRA)
 }
 
 fn private(counts: RingCounts, slots: [u32; 2]) -> Result<RingTable, Failure> {
@@ -560,5 +558,6 @@ mod tests {
         let (counts, slots) = shape(&asked);
         assert_eq!((counts.tx, counts.rx, slots), (16, 1, [1024, 4096]));
         assert_eq!(buffers(counts, [8, 8], 5), (16 + 9) * 8 + 10 * 8 + 7);
+        assert_eq!(buffers(counts, [8, 8], u32::MAX), (16 + 9) * 8 + 10 * 8 + 2 + super::super::MOST_EXTRA);
     }
 }
