@@ -21,10 +21,10 @@ EXAMPLES = $(patsubst compat-c/examples/%.c,build/%,$(wildcard compat-c/examples
 SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
 RELEASE = target/release
 # What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
-TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl netmapd:netmapd
+TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
-.PHONY: help deps build demo test fuzz bench lint deny install uninstall clean
+.PHONY: help deps build demo test soak fuzz bench lint deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,11 @@ test: deps ## all tests (as root)
 
 fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60
 	@bash mk/fuzz.sh $(FUZZ)
+
+soak: deps ## the long tests: frames forwarded by the million, mishaps by the thousand, deaths (KILLS=N) (as root; hours)
+	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture
+	NMX_SOAK=1000 cargo test --locked -p netmap-xdp-tests --test nic_mishaps rounds -- --nocapture
+	NMX_KILLS=$(or $(KILLS),10000) cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
 
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)

@@ -15,8 +15,8 @@ use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
-use crate::sync::{AtomicU32, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log};
+use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,8 @@ const LOOK_AFTER_SHARED: Duration = Duration::from_millis(5);
 const QUIET: u32 = 3;
 /// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// Calls after which a program that never sleeps looks after them.
+const GLANCE: u32 = 1024;
 /// The same for one that waits for completions.
 const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
@@ -73,13 +75,16 @@ pub struct Bound {
     rx_edges: OnceLock<Option<EdgeSet>>,
     /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
     quiet: AtomicU32,
+    calls: AtomicU32,
+    /// Whether it was seen that a ring has stopped.
+    told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
-    /// Keeps the XDP program on the NIC while the rings are mapped, should the engine die.
-    _link: Option<Arc<Fd>>,
+    /// Keep the XDP program on the NIC, and its offloads off, while the rings are mapped, should the engine die.
+    _links: Vec<Arc<Fd>>,
 }
 
 impl Binding {
@@ -220,6 +225,7 @@ impl Binding {
         if self.csb.on() {
             return Err(Errno(libc::EBUSY));
         }
+        bound.glance();
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
             match bound.sync(ring) {
@@ -249,6 +255,7 @@ impl Binding {
         let Some(bound) = self.bound_by_anyone().filter(|_| !self.csb.on()) else {
             return Polled { revents: libc::POLLERR, busy: false };
         };
+        bound.glance();
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
@@ -309,8 +316,11 @@ impl Drop for Binding {
     }
 }
 
-/// Prints a failure, unless it repeats the last one: programs try again and again.
+/// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -362,8 +372,8 @@ impl Bound {
                     }
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
-                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
-                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
+                (CarrierGrant::Host { tap, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), links.clone(), down()?))
                 }
                 (CarrierGrant::Monitor { .. }, Dir::Tx) => Box::new(MonitorTx),
                 (CarrierGrant::Monitor { wake }, Dir::Rx) => {
@@ -390,11 +400,13 @@ impl Bound {
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
             quiet: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            told: AtomicBool::new(false),
             memory,
             extmem,
             region: grant.region.fd,
             token,
-            _link: grant.link,
+            _links: grant.links,
             name: grant.name,
             mode: grant.mode,
         };
@@ -412,7 +424,19 @@ impl Bound {
     fn sync(&self, ring: &PortRing) -> Synced {
         match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
+            Synced::Stopped => {
+                self.stopped();
+                Synced::Stopped
+            }
             other => other,
+        }
+    }
+
+    /// A ring has stopped: the engine says why, if it is in this process and did not yet.
+    #[cold]
+    fn stopped(&self) {
+        if self.mode.is_some() && !self.told.swap(true, Relaxed) {
+            host::tend_now();
         }
     }
 
@@ -537,7 +561,7 @@ impl Bound {
                 most = most.min(host::TEND_EVERY);
             }
             if ring.carrier().stalled() {
-                most = most.min(REKICK);
+                most = most.min(if ring.carrier().resting() { host::TEND_EVERY } else { REKICK });
             }
         }
         if events & (WANT_TX | WANT_RX) != 0 && !level && self.edges(events, level).iter().all(Option::is_none) {
@@ -575,13 +599,34 @@ impl Bound {
         }
     }
 
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
+    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
+    /// packet in its hands.
     pub(super) fn look_after(&self) {
+        let orphaned = self.token.as_ref().is_some_and(|token| hung_up(token));
         for ring in self.tx.iter().chain(&self.rx) {
+            if orphaned {
+                ring.carrier().bury_engine(ring.kring(), remote::client_id());
+            }
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 host::tend();
             } else {
                 ring.carrier().probe(ring.kring());
+            }
+        }
+        if self.mode.is_some() {
+            host::tend_calmly();
+        }
+    }
+
+    /// Called once per call of a program, which may never sleep: the interface is looked at every so many of them.
+    #[inline]
+    fn glance(&self) {
+        if self.mode.is_some() {
+            let calls = self.calls.load(Relaxed).wrapping_add(1);
+            // Two threads may lose a count.
+            self.calls.store(calls, Relaxed);
+            if calls % GLANCE == 0 {
+                host::tend_calmly();
             }
         }
     }

@@ -2,16 +2,19 @@
 
 use super::remote;
 use crate::ctl::{Failure, Register, Reply, Request};
-use crate::engine::{Answers, BufferCounts, Engine, Grant, GrantId, ProgramMemory, TapsGrant, ValePeer};
+use crate::engine::{
+    Answers, BufferCounts, Engine, Grant, GrantId, Holder, Part, ProgramMemory, Status, TapsGrant, ValePeer,
+};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
-use crate::sys::{Fd, hung_up, monotonic};
+use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id};
 use crate::xsk;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often an interface that is down is looked at.
+/// How often an interface that is down is looked at, and any.
 pub const TEND_EVERY: Duration = Duration::from_millis(50);
+const TEND_CALM: Duration = Duration::from_millis(500);
 
 struct Host {
     engine: Option<Engine>,
@@ -24,7 +27,7 @@ static TENDED: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
     fn engine(&mut self) -> &mut Engine {
-        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded()))
+        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded(), Some(nudge)))
     }
 
     /// Releases what the last other holder of its descriptor has closed meanwhile.
@@ -38,6 +41,13 @@ impl Host {
 
 fn host() -> MutexGuard<'static, Host> {
     HOST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread of the engine has something for it to do: [`engine::Nudge`](crate::engine::Nudge).
+fn nudge() -> bool {
+    let Ok(mut host) = HOST.try_lock() else { return false };
+    host.engine().tend_attached();
+    true
 }
 
 /// Binds, in memory of the program if there is any, and says what became of the options.
@@ -82,6 +92,40 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
     host.engine().ask(request)
 }
 
+/// What there is: in netmapd, as far as this user may know of it, or in this process. With `accounts` every buffer is looked for.
+pub fn status(accounts: bool) -> Result<Status, Failure> {
+    let mut all = Status::default();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let mut part = status_part(Part { from: at, accounts })?;
+        // Ports come and go between two parts; the answer to a wrong question would have no end.
+        from = part.next.filter(|&next| next > at);
+        all.ports.append(&mut part.ports);
+        for region in part.regions {
+            let known = all.regions.iter().position(|r| r.id == region.id && r.owner == region.owner);
+            match known {
+                Some(i) => all.regions[i] = region,
+                None => all.regions.push(region),
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn status_part(part: Part) -> Result<Status, Failure> {
+    if remote::chosen() {
+        return remote::status(part);
+    }
+    let mut host = host();
+    host.sweep();
+    let mut status = host.engine().status(part, &|_| true);
+    let (pid, uid) = (process_id(), effective_uid());
+    for port in status.ports.iter_mut().filter(|p| !p.grants.is_empty()) {
+        port.holders = vec![Holder { pid, uid, comm: comm(pid).unwrap_or_default() }];
+    }
+    Ok(status)
+}
+
 /// A binding has gone; `end` is the engine's end of its descriptor. The rings are unmapped.
 pub(super) fn release(id: GrantId, end: Option<Fd>) {
     let mut host = host();
@@ -91,15 +135,31 @@ pub(super) fn release(id: GrantId, end: Option<Fd>) {
     }
 }
 
-/// Lets the engine look after interfaces that are down, now and then. netmapd does so unasked.
+/// Lets the engine look after interfaces soon, since some ring waits for one. netmapd does so unasked.
 #[cold]
 pub(super) fn tend() {
+    tend_every(TEND_EVERY);
+}
+
+/// The same now and then.
+#[cold]
+pub(super) fn tend_calmly() {
+    tend_every(TEND_CALM);
+}
+
+/// The same at once.
+#[cold]
+pub(super) fn tend_now() {
+    tend_every(Duration::ZERO);
+}
+
+fn tend_every(every: Duration) {
     if remote::chosen() {
         return;
     }
     let now = monotonic().as_millis() as u64;
     let last = TENDED.load(Relaxed);
-    let due = now.saturating_sub(last) >= TEND_EVERY.as_millis() as u64;
+    let due = now.saturating_sub(last) >= every.as_millis() as u64;
     if due && TENDED.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
         host().engine().tend();
     }

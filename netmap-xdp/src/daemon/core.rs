@@ -7,15 +7,16 @@ use super::policy::{Policy, Subject, subject_of, subject_of_request};
 use super::quiet::Quiet;
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
 use crate::engine::{
-    Answers, CarrierGrant, Engine, Grant, GrantId, ProgramMemory, RingGrant, TapsGrant, ValePeer, extmem_size,
+    Answers, CarrierGrant, Engine, Grant, GrantId, Holder, Kind, Part, ProgramMemory, RingGrant, Seen, Status,
+    TapsGrant, ValePeer, extmem_size,
 };
 use crate::proto::{
-    Asked, FromEngine, Granted, PeerAsked, Refused, RegisterToken, RingOf, TOKEN_NAME, ToEngine, Welcome,
+    Asked, FromEngine, Granted, PeerAsked, Refused, RegisterToken, RingOf, StatusAsked, TOKEN_NAME, ToEngine, Welcome,
 };
 use crate::ring::Dir;
 use crate::sys::{
-    Error, Fd, Inside, Level, Peer, SharedFile, Unfit, check_passed_file, identity, is_namespace, lives_in, monotonic,
-    name_socket, process_id, socket_pair,
+    Error, Fd, Inside, Level, Peer, SharedFile, Unfit, check_passed_file, comm, identity, is_namespace, lives_in,
+    monotonic, name_socket, process_id, socket_pair,
 };
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -28,8 +29,9 @@ const TOKENS: usize = 65536;
 /// Numbers of clients stay below this; a client that has lost the daemon makes up one above it.
 const CLIENTS: u32 = 1 << 30;
 
-/// How often interfaces that are down are looked at.
+/// How often interfaces are looked at while rings wait for one to come up, and else.
 const TEND_EVERY: Duration = Duration::from_millis(50);
+const TEND_CALM: Duration = Duration::from_millis(500);
 
 /// What the core needs of an engine.
 pub trait Registry {
@@ -46,8 +48,16 @@ pub trait Registry {
     fn ask(&mut self, request: &Request) -> Result<Reply, Failure>;
     /// Undoes a registration.
     fn release(&mut self, id: GrantId);
-    /// Looks after interfaces of the calling thread's network namespace; returns whether any waits to come up.
+    /// Looks after interfaces of all network namespaces; returns whether any waits to come up.
     fn tend(&mut self) -> bool;
+    /// Looks after interfaces that are attached to switches; returns how soon it wants to do so again, if there are any.
+    fn tend_attached(&mut self) -> Option<Duration> {
+        None
+    }
+    /// Whether something is there that stays without any program that uses it.
+    fn lasting(&self) -> bool {
+        false
+    }
     /// A client died.
     fn abandon(&mut self, client: u32);
     /// A client has mapped what it was granted.
@@ -56,6 +66,12 @@ pub trait Registry {
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
     /// What a sender needs to fill the rings of a port of a switch.
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer>;
+    /// A part of what there is, of the ports that `may_see` admits.
+    fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status;
+    /// Whether the last registration failed for a reason that passes within milliseconds.
+    fn queue_busy(&self) -> bool;
+    /// Whether [`Registry::tend`] has something to do, interfaces or not.
+    fn unsettled(&self) -> bool;
 }
 
 impl Registry for Engine {
@@ -79,6 +95,14 @@ impl Registry for Engine {
     fn tend(&mut self) -> bool {
         Engine::tend(self)
     }
+    fn tend_attached(&mut self) -> Option<Duration> {
+        Engine::tend_attached(self)
+    }
+
+    fn lasting(&self) -> bool {
+        Engine::lasting(self)
+    }
+
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
     }
@@ -90,6 +114,15 @@ impl Registry for Engine {
     }
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer> {
         Engine::vale_peer(self, asked.switch, asked.port, asked.generation)
+    }
+    fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {
+        Engine::status(self, part, may_see)
+    }
+    fn queue_busy(&self) -> bool {
+        Engine::queue_busy(self)
+    }
+    fn unsettled(&self) -> bool {
+        Engine::unsettled(self)
     }
 }
 
@@ -108,6 +141,8 @@ struct Token {
     opener: Arc<Peer>,
     inode: (u64, u64),
     held: Option<Held>,
+    /// Connections that have bound it, or asked what it is bound to.
+    users: Vec<u64>,
 }
 
 /// What it is bound to.
@@ -115,7 +150,6 @@ struct Held {
     grant: Arc<Grant>,
     flags: u64,
     answers: Answers,
-    namespace: Option<Arc<Fd>>,
 }
 
 /// An answer, and what the edge has to do about it.
@@ -125,6 +159,8 @@ pub struct Outcome {
     pub answer: FromEngine,
     /// A new token: its key, and the descriptor whose hang-up is to be reported by [`Core::hung_up`].
     pub watch: Option<(u64, RawFd)>,
+    /// A registration that may succeed a moment later, to be tried again before the answer goes out.
+    pub again: Option<RegisterToken>,
 }
 
 /// The daemon's state.
@@ -137,7 +173,11 @@ pub struct Core<R> {
     last_client: u32,
     last_token: u64,
     waiting: bool,
+    /// Descriptors that are bound to a NIC.
+    nics: usize,
     tended: Duration,
+    /// When to look after what is attached, if anything is.
+    attached: Option<Duration>,
     tokens_of_user: usize,
     /// Who brought a region of program memory, by its id.
     memory_of: HashMap<u16, u32>,
@@ -156,7 +196,9 @@ impl<R: Registry> Core<R> {
             last_client: 0,
             last_token: 0,
             waiting: false,
+            nics: 0,
             tended: Duration::ZERO,
+            attached: None,
             tokens_of_user: TOKENS_OF_USER,
             memory_of: HashMap::new(),
             quiet: Quiet::new(),
@@ -173,9 +215,9 @@ impl<R: Registry> Core<R> {
         &self.registry
     }
 
-    /// Whether nobody uses the daemon.
+    /// Whether nobody uses the daemon, and nothing is left with it to stay.
     pub fn idle(&self) -> bool {
-        self.sessions.is_empty() && self.tokens.is_empty()
+        self.sessions.is_empty() && self.tokens.is_empty() && !self.registry.lasting()
     }
 
     /// Sessions and open descriptors.
@@ -213,40 +255,36 @@ impl<R: Registry> Core<R> {
 
     fn let_go(&mut self, held: Held) {
         let id = held.grant.id;
+        self.nics -= usize::from(held.on_nic());
         // The grant holds the sockets, which the engine wants closed.
         drop(held);
         self.registry.release(id);
+        self.waiting |= self.registry.unsettled();
     }
 
-    /// Looks after interfaces that are down, in every namespace that somebody bound one in, if there are any and it is time.
+    /// Looks after the interfaces that are bound, if it is time.
     pub fn tend(&mut self, now: Duration) {
-        if !self.waiting || now.saturating_sub(self.tended) < TEND_EVERY {
-            return;
+        if self.attached.is_some_and(|due| now >= due) {
+            self.attached = self.registry.tend_attached().map(|again| now + again);
         }
-        self.tended = now;
-        let mut seen = vec![];
-        let mut places: Vec<Option<Arc<Fd>>> = vec![];
-        for held in self.tokens.values().filter_map(|t| t.held.as_ref()) {
-            let id = held.namespace.as_ref().and_then(|fd| identity(fd.as_raw_fd()).ok());
-            if !seen.contains(&id) {
-                seen.push(id);
-                places.push(held.namespace.clone());
-            }
+        if self.tend_every().is_some_and(|every| now.saturating_sub(self.tended) >= every) {
+            self.tended = now;
+            self.waiting = self.registry.tend();
         }
-        self.waiting = false;
-        for place in places {
-            let inside = place.map(|fd| Inside::enter(&fd)).transpose();
-            if let Ok(_inside) = inside {
-                self.waiting |= self.registry.tend();
-            }
-        }
+        self.waiting |= self.registry.unsettled();
+    }
+
+    fn tend_every(&self) -> Option<Duration> {
+        if self.waiting { Some(TEND_EVERY) } else { (self.nics > 0).then_some(TEND_CALM) }
     }
 
     /// Answers a request of a connection.
     pub fn handle(&mut self, key: u64, message: ToEngine) -> Outcome {
         let mut watch = None;
+        let ask = if let ToEngine::Register(ask) = &message { Some(ask.clone()) } else { None };
         let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
-        Outcome { answer, watch }
+        let busy = matches!(answer, FromEngine::Failed(_)) && self.registry.queue_busy();
+        Outcome { answer, watch, again: ask.filter(|_| busy) }
     }
 
     fn answer(&mut self, key: u64, message: ToEngine, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {
@@ -256,8 +294,11 @@ impl<R: Registry> Core<R> {
             ToEngine::Hello(program) => Ok(FromEngine::Welcome(self.hello(key, program))),
             _ if session.client == 0 => Err(Condition::System.says("the first message is a greeting")),
             ToEngine::Open => self.open(peer, watch),
-            ToEngine::Attach(fd) => Ok(match self.token(&fd) {
-                Some((_, Token { held: Some(held), .. })) => FromEngine::Granted(held.granted()),
+            ToEngine::Attach(fd) => Ok(match self.token_mut(&fd) {
+                Some(Token { held: Some(held), users, .. }) => {
+                    note_user(users, key);
+                    FromEngine::Granted(held.granted())
+                }
                 Some(_) => FromEngine::Unbound,
                 None => FromEngine::Unknown,
             }),
@@ -270,11 +311,8 @@ impl<R: Registry> Core<R> {
             }
             ToEngine::Register(ask) => self.register(key, &peer, ask),
             ToEngine::Mapped(fd) => {
-                let held = self.token(&fd).and_then(|(_, t)| t.held.as_ref());
-                let Some((id, place)) = held.map(|h| (h.grant.id, h.namespace.clone())) else {
-                    return Ok(FromEngine::Unknown);
-                };
-                let _inside = place.map(|fd| Inside::enter(&fd)).transpose().map_err(|e| Failure::system(&e))?;
+                let id = self.token(&fd).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
+                let Some(id) = id else { return Ok(FromEngine::Unknown) };
                 self.registry.mapped(id)?;
                 // An interface that is down is looked after until it is up.
                 self.waiting |= self.registry.tend();
@@ -291,10 +329,17 @@ impl<R: Registry> Core<R> {
                 let admitted = peer.uid == 0 || self.tokens.values().any(sits);
                 Ok(FromEngine::ValePeer(if admitted { self.registry.vale_peer(asked) } else { None }))
             }
+            ToEngine::Status(StatusAsked { namespace, part }) => {
+                self.permit(key, &[&peer], &Subject::Facts)?;
+                Ok(FromEngine::Status(self.status(&peer, namespace.as_ref(), part)))
+            }
             ToEngine::Ask(Asked { namespace, request }) => {
                 let subject = subject_of_request(&request);
                 self.permit(key, &[&peer], &subject)?;
                 let _inside = self.enter(key, &peer, namespace.as_ref(), &subject)?;
+                if matches!(request, Request::ValeAttach(_)) {
+                    self.attached = Some(Duration::ZERO);
+                }
                 match &request {
                     Request::Register(register) => self.registry.check(register).map(|()| Reply::Done),
                     _ => self.registry.ask(&request),
@@ -344,7 +389,7 @@ impl<R: Registry> Core<R> {
         name_socket(&end, &name).map_err(failed("bind"))?;
         let inode = identity(theirs.as_raw_fd()).map_err(failed("fstat"))?;
         *watch = Some((key, end.as_raw_fd()));
-        self.tokens.insert(key, Token { end, opener, inode, held: None });
+        self.tokens.insert(key, Token { end, opener, inode, held: None, users: Vec::new() });
         self.by_inode.insert(inode, key);
         Ok(FromEngine::Opened(Arc::new(theirs)))
     }
@@ -378,13 +423,15 @@ impl<R: Registry> Core<R> {
             Err(failure) => return Ok(FromEngine::Refused(Refused { failure, answers })),
         };
         self.waiting |= matches!(subject, Subject::Interface(_)) && self.registry.tend();
-        // None where it is our own, so that no descriptor keeps a namespace alive for nothing.
-        let namespace = namespace.filter(|_| inside.is_some());
         drop(inside);
-        let held = Held { grant, flags: register.flags, answers, namespace };
+        let held = Held { grant, flags: register.flags, answers };
+        self.nics += usize::from(held.on_nic());
         let granted = held.granted();
         match self.token_mut(&token) {
-            Some(token) => token.held = Some(held),
+            Some(token) => {
+                token.held = Some(held);
+                note_user(&mut token.users, key);
+            }
             None => self.let_go(held),
         }
         Ok(FromEngine::Granted(granted))
@@ -462,6 +509,50 @@ impl<R: Registry> Core<R> {
         }
     }
 
+    /// What `peer` may know. Who owns the daemon sees everything; others see the ports that they may bind, and those of their
+    /// own network namespace alone.
+    fn status(&mut self, peer: &Peer, namespace: Option<&Arc<Fd>>, part: Part) -> Status {
+        let own = namespace.filter(|fd| is_namespace(fd) && lives_in(peer.pid, fd));
+        let own = own.and_then(|fd| identity(fd.as_raw_fd()).ok()).map(|(_, inode)| inode);
+        let policy = &self.policy;
+        let may_see = |port: Seen<'_>| {
+            policy.sees_all(peer) || {
+                let subject = match port.kind {
+                    Kind::Nic => Subject::Interface(port.name.to_string()),
+                    _ => Subject::Software,
+                };
+                (port.namespace == 0 || Some(port.namespace) == own) && policy.allows(peer, &subject)
+            }
+        };
+        let mut status = self.registry.status(part, &may_see);
+        let clients: HashMap<u32, u32> = self.sessions.values().map(|s| (s.client, s.peer.pid as u32)).collect();
+        let mut tokens: HashMap<GrantId, &Token> = HashMap::new();
+        for token in self.tokens.values() {
+            tokens.extend(token.held.as_ref().map(|held| (held.grant.id, token)));
+        }
+        for port in &mut status.ports {
+            let open = port.grants.iter().filter_map(|id| tokens.get(id));
+            port.holders = open.flat_map(|token| self.holders(token)).collect();
+            for ring in &mut port.rings {
+                // Numbers of clients mean nothing to others; somebody unknown is nobody's process.
+                ring.syncing = clients.get(&ring.syncing).copied().unwrap_or(ring.syncing);
+            }
+        }
+        status
+    }
+
+    /// The processes that use a descriptor; who opened it, if none of them is left.
+    fn holders(&self, token: &Token) -> Vec<Holder> {
+        let holder = |peer: &Peer| Holder {
+            pid: peer.pid as u32,
+            uid: peer.uid,
+            comm: comm(peer.pid as u32).unwrap_or_default(),
+        };
+        let users: Vec<Holder> =
+            token.users.iter().filter_map(|key| self.sessions.get(key)).map(|s| holder(&s.peer)).collect();
+        if users.is_empty() { vec![holder(&token.opener)] } else { users }
+    }
+
     /// Descriptors whose end hung up without anybody saying so; none unless the edge lost an event.
     pub fn sweep(&mut self) -> usize {
         let gone: Vec<u64> =
@@ -471,12 +562,26 @@ impl<R: Registry> Core<R> {
     }
 
     /// How long until something has to be done unasked.
-    pub fn patience(&self) -> Option<Duration> {
-        self.waiting.then_some(TEND_EVERY)
+    pub fn patience(&self, now: Duration) -> Option<Duration> {
+        let attached = self.attached.map(|due| due.saturating_sub(now));
+        [self.tend_every(), attached].into_iter().flatten().min()
+    }
+}
+
+/// Notes that a connection uses a descriptor; a list that somebody could make long stays short.
+fn note_user(users: &mut Vec<u64>, key: u64) {
+    const MOST: usize = 64;
+    if !users.contains(&key) && users.len() < MOST {
+        users.push(key);
     }
 }
 
 impl Held {
+    /// Whether it is a port of a network interface.
+    fn on_nic(&self) -> bool {
+        self.grant.mode.is_some()
+    }
+
     /// Whether it is a port of this switch.
     fn sends_to(&self, switch: u64) -> bool {
         let seat = |g: &RingGrant| matches!(&g.carrier, CarrierGrant::ValeTx { seat: Some(s) } if s.switch == switch);

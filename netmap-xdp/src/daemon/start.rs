@@ -54,7 +54,11 @@ pub fn run(options: Options) -> Result<(), String> {
     if !options.foreground && passed.is_none() {
         return background(&options, &path, &lock);
     }
-    adjust_settings(|settings| settings.buffers = config.buffers.or(settings.buffers));
+    adjust_settings(|settings| {
+        settings.buffers = config.buffers.or(settings.buffers);
+        // The edge asks again: nobody else waits meanwhile.
+        settings.rebind_wait = Duration::ZERO;
+    });
     let signals = quit_signals().map_err(|e| format!("signalfd: {e}"))?;
     let files = raise_file_limit();
     let ours = passed.is_none();
@@ -67,7 +71,7 @@ pub fn run(options: Options) -> Result<(), String> {
         }
     };
     let limits = Limits { idle_exit: config.idle_exit, ..Limits::default() };
-    let core = Core::new(Engine::new(xsk::embedded()), policy);
+    let core = Core::new(Engine::new(xsk::embedded(), None), policy);
     let mut server = Server::new(core, listener, Some(signals), limits).map_err(|e| format!("epoll: {e}"))?;
     log(Level::Info, format_args!("netmapd {} listens at {}, {files} files", process_id(), path.display()));
     let result = server.run().map_err(|e| format!("epoll: {e}"));

@@ -34,7 +34,7 @@ pub struct Grant {
     /// How the NIC is driven, for a port that is one.
     pub mode: Option<Mode>,
     /// What keeps the XDP program on the NIC, should the engine die.
-    pub link: Option<Arc<Fd>>,
+    pub links: Vec<Arc<Fd>>,
     /// Nothing moves before the client says that it has mapped the rings: `Engine::mapped`.
     pub awaited: bool,
 }
@@ -89,8 +89,6 @@ pub enum CarrierGrant {
     Host {
         /// A queue of the TAP device.
         tap: Arc<Fd>,
-        /// The longest frame that it gives, bytes.
-        frame: u32,
         /// What keeps the host's packets on their way to it: merely to be held.
         links: Vec<Arc<Fd>>,
     },

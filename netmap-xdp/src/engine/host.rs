@@ -9,14 +9,12 @@ use super::rings::RingTable;
 use crate::ctl::{Failure, Register, Selection};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Offloads};
+use crate::sys::netdev::NetDev;
 use crate::sys::{Error, Level, Mode, log};
 use crate::xsk::{HostLink, HostLinkPlan, Program};
 
 /// Most host ring pairs of a port: queues of a TAP device.
 const MAX_PAIRS: u16 = 64;
-/// Ethernet header and two VLAN tags.
-const HEADERS: u32 = 22;
 /// Fewest packets that wait in a queue for a program that is slow for a while.
 const MIN_QUEUE: u32 = 2048;
 
@@ -28,9 +26,7 @@ pub struct HostSide {
 
 struct Open {
     link: HostLink,
-    frame: u32,
-    ifindex: u32,
-    offloads: Option<Offloads>,
+    lost: bool,
 }
 
 fn refused(dev: &NetDev, e: &Error) -> Failure {
@@ -105,11 +101,18 @@ impl HostSide {
         open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
     }
 
+    /// Whether somebody took a program of theirs off; said once.
+    pub fn lost(&mut self) -> bool {
+        self.open
+            .as_mut()
+            .is_some_and(|open| !open.lost && open.link.lost() && !std::mem::replace(&mut open.lost, true))
+    }
+
     /// What a client needs of host ring `i`.
     pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16) -> Option<CarrierGrant> {
         let open = self.open.as_ref()?;
         let tap = open.link.queue(HostSide::number(rings, dir, i)?)?.clone();
-        Some(CarrierGrant::Host { tap, frame: open.frame, links: open.link.links() })
+        Some(CarrierGrant::Host { tap, links: open.link.links() })
     }
 
     /// Takes down what nobody uses any more; returns the rings, which are the region's to free.
@@ -137,33 +140,13 @@ impl Open {
             headed: mode == Mode::Generic,
         })?;
         program.admit(link.head())?;
-        let offloads = Offloads::switch_off(dev, mode == Mode::Generic).unwrap_or_else(|e| {
-            log(Level::Warn, format_args!("frames may be merged or lack their VLAN tag: {e}"));
-            None
-        });
-        if offloads.is_some() {
-            log(
-                Level::Info,
-                format_args!(
-                    "{0}: merging and VLAN stripping of received frames are off while host rings are open (after a kill \
-                     of whoever hosts the engine: `ethtool -K {0} rxvlan on gro on`)",
-                    dev.name
-                ),
-            );
-        }
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, frame: dev.mtu.saturating_add(HEADERS), ifindex: dev.ifindex, offloads })
+        Ok(Open { link, lost: false })
     }
 
     fn close(self, program: &mut dyn Program) {
         drop(self.link);
         // After the last frame with a head; what an error leaves is forgotten with the program.
         let _ = program.admit(None);
-        if let Some(Err(e)) = self.offloads.map(|o| o.restore(self.ifindex)) {
-            // An interface that is gone needs none.
-            if e.errno.0 != libc::ENODEV {
-                log(Level::Warn, format_args!("offloads were not restored: {e}"));
-            }
-        }
     }
 }

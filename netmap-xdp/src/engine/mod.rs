@@ -1,5 +1,6 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
-//! out grants; packets never pass through it.
+//! out grants; packets never pass through it, but for those of ports that are attached to switches, which threads of its own
+//! carry (`service`).
 //!
 //! ```text
 //! ask        describe ports and regions
@@ -9,9 +10,12 @@
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
+mod attach;
 mod extmem;
+mod ghosts;
 mod grant;
 mod host;
+mod mates;
 mod monitor;
 mod nic;
 mod null;
@@ -20,11 +24,15 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod service;
+mod status;
 mod vale;
 mod vale_requests;
 
 pub use extmem::{Answers, ProgramMemory, extmem_size, not_shared};
 pub use grant::{CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use service::Nudge;
+pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -36,6 +44,7 @@ use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
 use crate::xsk::Loader;
+use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
 use nic::NicPort;
 use null::NullPort;
@@ -96,15 +105,26 @@ pub struct Engine {
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
+    attachments: Vec<Attachment>,
+    nudge: Option<Nudge>,
 }
 
 impl Engine {
-    /// An engine without ports.
-    pub fn new(loader: &'static dyn Loader) -> Engine {
+    /// An engine without ports. Its threads call `nudge` when [`Engine::tend_attached`] has something to do, for a host that
+    /// does not call it from time to time anyway; it must not wait for the engine.
+    pub fn new(loader: &'static dyn Loader, nudge: Option<Nudge>) -> Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        Engine {
+            loader,
+            regions: HashMap::new(),
+            ports: Ports::default(),
+            grants: HashMap::new(),
+            next_grant: 1,
+            attachments: Vec::new(),
+            nudge,
+        }
     }
 
     /// Carries out a request that binds nothing.
@@ -143,7 +163,8 @@ impl Engine {
             Request::ValeList(list) => self.list(list).map(Reply::ValeList),
             Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
             Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
-            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
+            Request::PollingOn(polling) => self.polling(polling, true).map(|()| Reply::Done),
+            Request::PollingOff(polling) => self.polling(polling, false).map(|()| Reply::Done),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             Request::ValeConfig(config) => Err(Condition::NoSwitchModule
                 .says(format!("{}: switches learn addresses, and have no module to configure", config.name))),
@@ -289,6 +310,7 @@ impl Engine {
     /// The port and the rings that a registration names, or why there are none.
     fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
         let target = self.target(register)?;
+        self.check_attached(&target, register.name)?;
         self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
@@ -302,6 +324,7 @@ impl Engine {
 
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
+        self.ports.queue_busy = false;
         let (target, selection, slots) = self.resolve(register)?;
         let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
         let port = match self.find_or_make(target, register, slots) {
@@ -315,6 +338,11 @@ impl Engine {
             let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
             self.ports.abroad.insert(key, home);
         }
+        self.admit(port, selection, register)
+    }
+
+    /// Binds rings of a port that is there.
+    fn admit(&mut self, port: PortKey, selection: Selection, register: &Register) -> Result<Grant, Failure> {
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
@@ -332,6 +360,12 @@ impl Engine {
                 Err(e)
             }
         }
+    }
+
+    /// Whether the last registration failed since a queue is another socket's, which it is for some milliseconds after the
+    /// last close: it may succeed if it is tried again.
+    pub fn queue_busy(&self) -> bool {
+        self.ports.queue_busy
     }
 
     fn find_or_make(&mut self, target: Target, register: &Register, slots: [u32; 2]) -> Result<PortKey, Failure> {
@@ -431,9 +465,9 @@ impl Engine {
                 extra_bufs,
             };
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, link) = (shared, Arc::new(private), self.ports.share_link(&held.port)?);
+            let (region, private, links) = (shared, Arc::new(private), self.ports.share_links(&held.port)?);
             let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
-            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, link, awaited })
+            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -480,6 +514,20 @@ impl Engine {
             }
         }
         self.drop_idle();
+        self.settle();
+    }
+
+    /// Gives back what could not be given back when its port went, as far as that is possible by now.
+    fn settle(&mut self) {
+        for mem_id in self.ports.vales.haunts() {
+            let Some(region) = self.regions.get_mut(&mem_id) else { continue };
+            let (rings, buffers) = self.ports.vales.settle(region);
+            let kept = self.ports.buffers(region);
+            region.give_back(buffers, &kept);
+            rings.iter().for_each(|ring| region.free_ring(ring));
+        }
+        self.lay_ghosts();
+        self.reclaim();
     }
 
     /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
@@ -508,14 +556,18 @@ impl Engine {
             }
             live
         });
+        for mem_id in self.ports.vales.haunts() {
+            if !self.regions.contains_key(&mem_id) {
+                self.ports.vales.forget_region(mem_id);
+            }
+        }
     }
 
-    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
-    /// whether any still waits.
+    /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
+    /// waits.
     pub fn tend(&mut self) -> bool {
-        let here = namespace_id();
-        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
-        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        self.settle();
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {
@@ -528,6 +580,7 @@ impl Engine {
     /// A client died: rings that it held locked are freed, and marked for the next one to repair.
     pub fn abandon(&mut self, client: u32) {
         self.ports.abandon(client, &self.regions);
+        self.settle();
     }
 
     /// Buffers of a region; there is none while nobody has a port of it open.

@@ -3,6 +3,8 @@
 //! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
 //! queues that somebody bound; the packets of all others go to the host stack.
 
+mod health;
+
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
 use super::region::Region;
@@ -11,8 +13,8 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
+use crate::sys::netdev::{NetDev, Watch};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, duplicate, log, settings};
 use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -30,6 +32,11 @@ struct Queue {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    watch: Watch,
+    /// Why it cannot go on, once it cannot.
+    failed: Option<String>,
+    /// Those of its offloads that we switched off.
+    offloads: Option<Guarded>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
@@ -39,6 +46,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Whether a queue could not be had since another socket has it, or had it a moment ago.
+    queue_busy: bool,
 }
 
 fn internal(why: String) -> Failure {
@@ -90,6 +99,7 @@ impl NicPort {
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
     pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
+        let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
@@ -99,8 +109,12 @@ impl NicPort {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
             dev,
+            watch,
+            failed: None,
+            offloads,
             program,
             mode,
             geometry,
@@ -109,6 +123,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            queue_busy: false,
         })
     }
 
@@ -138,10 +153,13 @@ impl NicPort {
         self.mode
     }
 
-    /// The link that keeps the program on the interface, for a client.
-    pub fn share_link(&self) -> Result<Option<Arc<Fd>>, Failure> {
+    /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
+    pub fn share_links(&self) -> Result<Vec<Arc<Fd>>, Failure> {
         let copy = self.program.link_fd().map(duplicate).transpose();
-        copy.map(|fd| fd.map(Arc::new)).map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))
+        let link = copy
+            .map(|fd| fd.map(Arc::new))
+            .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
+        Ok(link.into_iter().chain(self.keep()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -161,6 +179,7 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
+        self.check()?;
         self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
@@ -228,8 +247,7 @@ impl NicPort {
                 }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None)
-                            .map_err(|e| unbound(&self.dev, queue, e))?
+                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
@@ -260,9 +278,20 @@ impl NicPort {
                     );
                     self.geometry = Geometry::Aligned;
                 }
-                Err(e) => return Err(unbound(&self.dev, queue, e)),
+                Err(e) => return Err(self.refused(queue, e)),
             }
         }
+    }
+
+    fn refused(&mut self, queue: u32, e: BindError) -> Failure {
+        self.queue_busy = matches!(e, BindError::Busy(_));
+        unbound(&self.dev, queue, e)
+    }
+
+    /// Whether the last start failed since another socket has a queue. One that was just closed has it for some
+    /// milliseconds more.
+    pub fn queue_busy(&self) -> bool {
+        self.queue_busy
     }
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
@@ -337,23 +366,6 @@ impl NicPort {
         }
     }
 
-    /// Binds the sockets that an interface which was down left unbound; returns whether any still waits.
-    pub fn tend(&mut self, region: &Region) -> bool {
-        let waits = |port: &NicPort| port.queues.values().any(|q| !q.socket.bound());
-        if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
-            return waits(self);
-        }
-        for i in self.queues.keys().copied().collect::<Vec<_>>() {
-            // Still down, or gone: the next turn tells.
-            let _ = self.bind(i);
-        }
-        self.set_pending(region);
-        if !waits(self) {
-            log(Level::Info, format_args!("{} is up: started", self.dev.name));
-        }
-        waits(self)
-    }
-
     /// Binds the socket of a queue whose client has mapped it, if it is not bound.
     fn bind(&mut self, i: u32) -> Result<(), BindError> {
         let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
@@ -420,9 +432,26 @@ impl NicPort {
         self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
     }
 
+    /// What the kernel says it dropped of the queue behind a ring; none of a host ring.
+    pub fn kernel_drops(&self, ring: &Kring) -> Vec<(&'static str, u64)> {
+        let queue = self.queues.get(&u32::from(ring.id()));
+        let host = HostSide::is_host(&self.rings, ring.dir(), ring.id());
+        let Some(seen) = queue.filter(|_| !host).and_then(|q| q.socket.statistics().ok()) else { return Vec::new() };
+        match ring.dir() {
+            Dir::Tx => vec![("tx-invalid-descs", seen.tx_invalid_descs)],
+            Dir::Rx => vec![
+                ("rx-dropped", seen.rx_dropped),
+                ("rx-invalid-descs", seen.rx_invalid_descs),
+                ("rx-ring-full", seen.rx_ring_full),
+                ("rx-fill-ring-empty", seen.rx_fill_ring_empty),
+            ],
+        }
+    }
+
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
+        self.explain(region);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {

@@ -26,6 +26,11 @@ impl Private {
         Ok(Arc::new(Private { fd, memory }))
     }
 
+    /// The mapping.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// For a client: the memfd and its size.
     pub fn share(&self) -> Result<(Fd, u64), Failure> {
         let fd = self.fd.try_clone();
@@ -133,6 +138,11 @@ impl RingTable {
     /// Users of a ring; none of one that does not exist.
     pub fn users(&self, dir: Dir, i: u16) -> u32 {
         self.rings[dir as usize].get(usize::from(i)).map_or(0, |r| r.users)
+    }
+
+    /// Whether somebody has a ring to himself.
+    pub fn exclusive(&self, dir: Dir, i: u16) -> bool {
+        self.rings[dir as usize].get(usize::from(i)).is_some_and(|r| r.exclusive)
     }
 
     /// Where a ring and its state lie, once it was made.

@@ -3,18 +3,20 @@
 //! ```text
 //! ephemeral    made by the first registration of valeS:P, gone with the last
 //! persistent   made by NEWIF under a plain name; attached to a switch it is valeS:NAME too; stays until DELIF
+//! attached     the switch's side of a NIC, host rings or a port of another switch, which `attach` serves; ephemeral
 //! ```
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
 use super::grant::{CarrierGrant, RegionGrant, RingGrant, SeatGrant, ValePeer};
+use super::mates::Mates;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::abi::NETMAP_REQ_IFNAMSIZ;
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
 use crate::port::Wake;
-use crate::port::vale::lease;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
+use crate::port::vale::{Destination, Inlet, Seat, lease};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::Ordering::*;
@@ -33,8 +35,8 @@ const PIPES: u32 = 2;
 const LONGEST: usize = 15;
 /// Who the engine is in a ring's lock.
 const ENGINE: u32 = (1 << 31) - 1;
-/// How long a port that goes waits for senders that are filling its rings.
-const DRAIN: Duration = Duration::from_millis(200);
+/// After so long a sender that does not let go of a port that is gone is told of.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Names a VALE port while it exists.
 pub type ValeId = u64;
@@ -77,8 +79,24 @@ pub struct ValePort {
     buffers: u32,
     rings: RingTable,
     wakes: Vec<Arc<Fd>>,
-    shared: Option<RegionGrant>,
+    shared: Option<Shared>,
     made: usize,
+}
+
+/// The region of a port that somebody uses.
+#[derive(Clone)]
+struct Shared {
+    grant: RegionGrant,
+    memory: Arc<Memory>,
+}
+
+/// Rings of a port that is gone, which a sender still fills: it is busy, stopped or dead.
+struct Haunted {
+    name: PortName,
+    mem_id: u16,
+    rings: RingTable,
+    told: bool,
+    since: Duration,
 }
 
 /// All switches and VALE ports.
@@ -86,7 +104,22 @@ pub struct ValePort {
 pub struct Switchboard {
     switches: Vec<Option<SwitchBox>>,
     ports: HashMap<ValeId, ValePort>,
+    haunted: Vec<Haunted>,
     next: u64,
+    /// What senders in the engine's own process know.
+    mates: Arc<Mates>,
+}
+
+/// What the switch's side of an attached port is to be.
+pub struct Attached {
+    /// Its rings: those of what is attached, with directions exchanged.
+    pub counts: RingCounts,
+    /// Slots of transmit and receive rings.
+    pub slots: [u32; 2],
+    /// The region of what is attached.
+    pub mem_id: u16,
+    /// Bytes of the virtio-net header.
+    pub header: u32,
 }
 
 /// A name split at its colon.
@@ -101,7 +134,9 @@ fn split(name: PortName) -> Option<Split> {
     let colon = bytes.iter().position(|&b| b == b':').filter(|&at| at <= LONGEST)?;
     let good = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
     let (switch, port) = (&bytes[..colon], &bytes[colon + 1..]);
-    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > LONGEST {
+    // The port of host rings has the mark of such behind the interface's name.
+    let longest = LONGEST + usize::from(port.ends_with(b"^"));
+    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > longest {
         return None;
     }
     Some(Split { switch: switch.to_vec(), port: PortName::from_field(port) })
@@ -131,6 +166,11 @@ fn private(counts: RingCounts, slots: [u32; 2]) -> Result<RingTable, Failure> {
 }
 
 impl ValePort {
+    /// The network namespace in which its name counts.
+    pub fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
     /// Its name.
     pub fn name(&self) -> PortName {
         self.name
@@ -172,6 +212,17 @@ impl ValePort {
             (0..k.num_slots()).map(|i| k.slot(i).buf_idx.load(Relaxed)).filter(|&i| k.is_buffer(i)).collect()
         };
         self.rings.krings(region).iter().flat_map(in_slots).collect()
+    }
+
+    /// The receive rings that were made, to be filled.
+    fn destination(&self) -> Option<Destination> {
+        let Shared { memory, .. } = self.shared.as_ref()?;
+        let inlet = |i: u16| {
+            let (ring, state) = self.rings.place(Dir::Rx, i)?;
+            let kring = Kring::attach(memory, ring, self.rings.private().memory(), state).ok()?;
+            Some(Inlet::new(kring, self.wakes.get(usize::from(i))?.clone()))
+        };
+        Some(Destination { rings: (0..self.counts.rx).map(inlet).collect() })
     }
 
     /// A bit for each receive ring that somebody uses.
@@ -236,23 +287,39 @@ impl Switchboard {
         if self.find(name).is_some() {
             return Err(Failure::port_exists(name));
         }
-        self.make(register, Some(name), mem_id)
+        let id = self.make(register, Some(name), mem_id)?;
+        if let Some(port) = self.ports.get_mut(&id) {
+            // Room for its side of a second switch.
+            let rings = |n: u16, slots: u32| u32::from(n) * slots;
+            port.buffers += rings(port.counts.tx, port.slots[0]) + rings(port.counts.rx, port.slots[1]);
+        }
+        Ok(id)
     }
 
     fn make(&mut self, register: &Register, persistent: Option<PortName>, mem_id: u16) -> Result<ValeId, Failure> {
-        let (counts, slots) = shape(register);
-        let failed = |e| Failure::system(&Error::new("eventfd", register.name.to_string(), e));
+        self.add(register.name, persistent, shape(register), mem_id, register.extra_bufs)
+    }
+
+    fn add(
+        &mut self,
+        name: PortName,
+        persistent: Option<PortName>,
+        (counts, slots): (RingCounts, [u32; 2]),
+        mem_id: u16,
+        extra: u32,
+    ) -> Result<ValeId, Failure> {
+        let failed = |e| Failure::system(&Error::new("eventfd", name.to_string(), e));
         let wakes = (0..counts.rx).map(|_| eventfd().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let port = ValePort {
             namespace: namespace_id(),
-            name: register.name,
+            name,
             persistent,
             place: None,
             counts,
             slots,
             header: 0,
             mem_id,
-            buffers: buffers(counts, slots, register.extra_bufs),
+            buffers: buffers(counts, slots, extra),
             rings: private(counts, slots)?,
             wakes,
             shared: None,
@@ -261,6 +328,48 @@ impl Switchboard {
         self.next += 1;
         self.ports.insert(self.next, port);
         Ok(self.next)
+    }
+
+    /// Makes the switch's side of what is to be attached under the name `valeS:P`. `ENOMEM`: there must be room for two ports,
+    /// whether or not the second is needed.
+    pub fn open_attached(&mut self, name: PortName, shape: Attached) -> Result<ValeId, Failure> {
+        let Attached { counts, slots, mem_id, header } = shape;
+        let id = self.add(name, None, (counts, slots), mem_id, 0)?;
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.header = header;
+        }
+        match self.sit(id, name) {
+            Ok(_) => Ok(id),
+            Err(e) => {
+                self.ports.remove(&id);
+                Err(e)
+            }
+        }
+    }
+
+    /// Whether the switch of `valeS:P` has room for two ports more: the original asks for as much, needed or not.
+    pub fn check_room(&self, name: PortName) -> Result<(), Failure> {
+        let parts = split(name).ok_or_else(|| Failure::bad_switch_name(name))?;
+        let namespace = namespace_id();
+        let same = |s: &&SwitchBox| s.namespace == namespace && s.name == parts.switch;
+        let taken = self.switches.iter().flatten().find(same).map_or(0, |s| s.ports.iter().flatten().count());
+        if taken + 2 > MAX_PORTS { Err(Failure::switch_full(name, MAX_PORTS)) } else { Ok(()) }
+    }
+
+    /// Index of a port in its switch, if it sits in one.
+    pub fn index(&self, id: ValeId) -> Option<u8> {
+        Some(self.ports.get(&id)?.place?.port)
+    }
+
+    /// A sender's place at a port, for a thread of the engine's process.
+    pub fn seat(&self, id: ValeId) -> Option<Seat> {
+        let (bridge, place) = self.bridge(self.ports.get(&id)?)?;
+        Some(Seat { switch: bridge.switch.clone(), id: bridge.id, port: place.port, tenant: place.tenant })
+    }
+
+    /// The directory for such a thread.
+    pub fn mates(&self) -> Arc<Mates> {
+        self.mates.clone()
     }
 
     /// Seats a port under the name `valeS:P`; returns its index.
@@ -318,7 +427,10 @@ impl Switchboard {
         let Some(place) = self.ports.get_mut(&id).and_then(|p| p.place.take()) else { return };
         let Some(slot) = self.switches.get_mut(place.switch) else { return };
         if let Some(bridge) = slot {
-            bridge.switch.leave(place.port);
+            self.mates.publish(bridge.id, place.port, || {
+                bridge.switch.leave(place.port);
+                None
+            });
             bridge.ports[usize::from(place.port)] = None;
             if bridge.ports.iter().all(Option::is_none) {
                 *slot = None;
@@ -330,7 +442,14 @@ impl Switchboard {
     fn announce(&self, id: ValeId, changed: bool) {
         let Some(port) = self.ports.get(&id) else { return };
         let Some((bridge, place)) = self.bridge(port) else { return };
-        bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
+        let tell = || bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
+        if !changed {
+            return tell();
+        }
+        self.mates.publish(bridge.id, place.port, || {
+            tell();
+            Some((bridge.switch.port(place.port).generation.load(Acquire), port.destination()?))
+        });
     }
 
     fn bridge(&self, port: &ValePort) -> Option<(&SwitchBox, Place)> {
@@ -395,7 +514,8 @@ impl Switchboard {
                 }
             }
         }
-        Err(Condition::NoSuchSwitch.says("there are no more ports"))
+        // Every list ends so: nothing that anybody need be told.
+        Err(Condition::NoSuchSwitch.says(""))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET`.
@@ -421,7 +541,7 @@ impl Switchboard {
             }
         }
         if port.shared.is_none() {
-            port.shared = Some(region.grant()?);
+            port.shared = Some(Shared { grant: region.grant()?, memory: region.memory().clone() });
         }
         let made = port.rings.krings(region).len();
         let changed = std::mem::replace(&mut port.made, made) != made;
@@ -463,6 +583,57 @@ impl Switchboard {
                 }
             }
         }
+        for gone in &self.haunted {
+            let rings = regions.get(&gone.mem_id).map_or_else(Vec::new, |region| gone.rings.krings(region));
+            for ring in rings.iter().filter(|k| k.dir() == Dir::Rx) {
+                // The port is gone: nobody waits for what comes of it.
+                let _ = lease::bury(ring, client, ENGINE);
+            }
+        }
+    }
+
+    /// Rings of ports that are gone, and that nobody fills any more: they and their buffers are the region's to free.
+    pub fn settle(&mut self, region: &Region) -> (Vec<Kring>, Vec<u32>) {
+        let (mut rings, mut buffers) = (Vec::new(), Vec::new());
+        self.haunted.retain_mut(|gone| {
+            if gone.mem_id != region.id {
+                return true;
+            }
+            let all = gone.rings.krings(region);
+            if quiet(&all) {
+                buffers.extend(all.iter().flat_map(Kring::slot_buffers));
+                rings.extend(all);
+                return false;
+            }
+            if !gone.told && monotonic() > gone.since + DRAIN {
+                gone.told = true;
+                let name = gone.name;
+                log(Level::Warn, format_args!("{name}: a sender does not let go; the port's buffers wait for that"));
+            }
+            true
+        });
+        (rings, buffers)
+    }
+
+    /// Buffers of such rings that somebody may still write to.
+    pub fn haunted(&self, region: &Region) -> Vec<u32> {
+        let here = self.haunted.iter().filter(|gone| gone.mem_id == region.id);
+        here.flat_map(|gone| gone.rings.krings(region)).flat_map(|k| k.slot_buffers()).collect()
+    }
+
+    /// Regions with such rings.
+    pub fn haunts(&self) -> Vec<u16> {
+        self.haunted.iter().map(|gone| gone.mem_id).collect()
+    }
+
+    /// Whether there are such rings.
+    pub fn unsettled(&self) -> bool {
+        !self.haunted.is_empty()
+    }
+
+    /// A region is gone, and such rings with it.
+    pub fn forget_region(&mut self, mem_id: u16) {
+        self.haunted.retain(|gone| gone.mem_id != mem_id);
     }
 
     /// What a sender needs to fill the receive rings of a port, if its generation is still that.
@@ -472,7 +643,7 @@ impl Switchboard {
             return None;
         }
         let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
-        let region = port.shared.clone()?;
+        let region = port.shared.as_ref()?.grant.clone();
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
@@ -489,25 +660,35 @@ impl Switchboard {
         let fresh = private(port.counts, port.slots);
         let Some(port) = self.ports.get(&id) else { return Default::default() };
         if let Some((bridge, place)) = self.bridge(port) {
-            bridge.switch.rings(place.port, port.counts.rx, 0, true);
+            self.mates.publish(bridge.id, place.port, || {
+                bridge.switch.rings(place.port, port.counts.rx, 0, true);
+                None
+            });
         }
         let Some(port) = self.ports.get_mut(&id) else { return Default::default() };
-        let mut kept = Vec::new();
-        let quiet = settle(&port.rings, region);
-        if !quiet {
-            // Somebody may still write there: what is lost is lost, nobody else's packets are.
-            log(Level::Warn, format_args!("{}: a sender did not let go; the port's buffers are lost", port.name));
-        }
-        let buffers = if quiet { port.buffers(region) } else { Vec::new() };
-        for (dir, n) in [(Dir::Tx, port.counts.tx), (Dir::Rx, port.counts.rx)] {
-            kept.extend((0..n).filter_map(|i| port.rings.retire(dir, i, region)));
+        let all = port.rings.krings(region);
+        for ring in all.iter().filter(|k| k.dir() == Dir::Rx) {
+            // Whether its lock could be had shows below.
+            let _ = lease::halt(ring, ENGINE);
         }
         port.made = 0;
         port.shared = None;
-        if let Ok(fresh) = fresh {
-            port.rings = fresh;
+        let (name, mem_id) = (port.name, port.mem_id);
+        let Ok(fresh) = fresh else {
+            // No memory for state of its own: what is not quiet now is lost until the region goes.
+            let quiet = quiet(&all);
+            let buffers = if quiet { all.iter().flat_map(Kring::slot_buffers).collect() } else { Vec::new() };
+            all.iter().for_each(|k| drop(port.rings.retire(k.dir(), k.id(), region)));
+            return if quiet { (all, buffers) } else { Default::default() };
+        };
+        let rings = std::mem::replace(&mut port.rings, fresh);
+        if quiet(&all) {
+            let buffers = all.iter().flat_map(Kring::slot_buffers).collect();
+            return (all, buffers);
         }
-        if quiet { (kept, buffers) } else { Default::default() }
+        // Somebody is still at it, or died over it: see `settle`.
+        self.haunted.push(Haunted { name, mem_id, rings, told: false, since: monotonic() });
+        Default::default()
     }
 
     /// Drops ephemeral ports that nobody uses and `pinned` does not name.
@@ -521,18 +702,9 @@ impl Switchboard {
     }
 }
 
-/// Stops senders from filling the receive rings, and waits until those that do are done.
-fn settle(rings: &RingTable, region: &Region) -> bool {
-    let inlets: Vec<_> = rings.krings(region).into_iter().filter(|k| k.dir() == Dir::Rx).collect();
-    let mut quiet = inlets.iter().filter(|k| !lease::halt(k, ENGINE)).count() == 0;
-    let end = monotonic() + DRAIN;
-    for k in &inlets {
-        while quiet && !lease::quiet(k, ENGINE) {
-            quiet = monotonic() < end;
-            std::thread::yield_now();
-        }
-    }
-    quiet
+/// Whether nobody fills these rings; senders have been told that they are halted.
+fn quiet(rings: &[Kring]) -> bool {
+    rings.iter().filter(|k| k.dir() == Dir::Rx).all(|k| lease::quiet(k, ENGINE))
 }
 
 const _: () = assert!(NETMAP_REQ_IFNAMSIZ > 2 * LONGEST);

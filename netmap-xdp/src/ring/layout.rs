@@ -111,19 +111,29 @@ shared_struct! {
         pub rtail: AtomicU32,
         /// Monitored transmit rings: slots before it were shown to the monitors.
         pub shown: AtomicU32,
-        _pad1: [AtomicU32; 10],
+        /// NIC rings, for whoever finds the ring after a death: once the producer of the AF_XDP ring that slots are handed over
+        /// by (fill, transmit) stands here, hwcur is `handed_to`.
+        pub handed_at: AtomicU32,
+        /// As above.
+        pub handed_to: AtomicU32,
+        /// The same for what is received: once the consumer of the receive ring stands here, hwtail is `received_to`.
+        pub received_at: AtomicU32,
+        /// As above.
+        pub received_to: AtomicU32,
+        _pad1: [AtomicU32; 6],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
+        _pad3: [AtomicU32; 15],
+        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken. A line of its own with what else the other
+        /// side alone writes, for the owner of the ring looks at `peer_tail` all the time.
+        pub sleeping: AtomicU32,
         /// Monitors: 0, or the client that writes to this ring.
         pub tap_lock: AtomicU32,
         /// VALE receive rings: 0, or the client that reserves or publishes slots now.
         pub producer: AtomicU32,
         /// VALE receive rings: the next slot to be reserved by a sender.
         pub lease: AtomicU32,
-        _pad3: [AtomicU32; 12],
-        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
-        pub sleeping: AtomicU32,
-        _pad4: [AtomicU32; 15],
+        _pad4: [AtomicU32; 12],
         /// Packets that crossed the ring.
         pub packets: AtomicU64,
         /// Their bytes.

@@ -4,6 +4,7 @@
 //!
 //! A failed call is an [`Error`] that carries the call's name and its object. Nothing here knows netmap.
 
+mod busguard;
 mod epoll;
 mod fd;
 mod guard;
@@ -12,6 +13,7 @@ mod mem;
 mod program;
 mod settings;
 mod start;
+mod thread;
 mod unix;
 mod usermem;
 mod wait;
@@ -20,6 +22,7 @@ pub mod netdev;
 pub mod tap;
 pub mod xdp;
 
+pub use busguard::*;
 pub use epoll::*;
 pub use fd::*;
 pub use guard::*;
@@ -28,6 +31,7 @@ pub use mem::*;
 pub use program::*;
 pub use settings::*;
 pub use start::*;
+pub use thread::*;
 pub use unix::*;
 pub use usermem::*;
 pub use wait::*;

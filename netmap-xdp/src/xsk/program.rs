@@ -5,7 +5,7 @@
 //! data path. Programs are attached by bpf_link alone, so none outlives its last holder. Choosing the mode, logging and
 //! waiting are the engine's.
 
-use crate::sys::netdev::XdpAttached;
+use crate::sys::netdev::{XdpAttached, bpf};
 use crate::sys::{Errno, Error};
 use std::fmt;
 use std::os::fd::RawFd;
@@ -15,6 +15,11 @@ pub use crate::sys::netdev::XdpMode;
 /// The loader that lives inside a process, without libelf.
 pub fn embedded() -> &'static dyn Loader {
     &super::aya_loader::AyaLoader
+}
+
+/// Whether the program of this name is one of ours, of any process.
+pub fn is_our_program(name: &str) -> bool {
+    ["netmap_redirect", "netmap_nofrags"].contains(&name)
 }
 
 /// Makes programs.
@@ -53,6 +58,11 @@ pub trait Program: Send {
 
     /// Its id, as `bpftool prog` shows it.
     fn id(&self) -> u32;
+
+    /// Whether it was attached and is not any more: somebody detached the link, or the interface is gone.
+    fn lost(&self) -> bool {
+        self.link_fd().is_some_and(|link| bpf::link_interface(link) == Ok(0))
+    }
 }
 
 /// Where to put a program.

@@ -112,7 +112,7 @@ pub fn daemon(data: &[u8]) {
     crate::small();
     let mut from = Bytes::new(data);
     let rules = vec![Rule { who: Who::User(1000), what: vec![What::Software] }];
-    let mut core = Core::new(Engine::new(xsk::embedded()), Policy { own: u32::MAX, rules });
+    let mut core = Core::new(Engine::new(xsk::embedded(), None), Policy { own: u32::MAX, rules });
     let file = Arc::new(sealed_memfd(c"fuzz", 2 << 20).expect("a memfd"));
     let mut tokens: Vec<Arc<Fd>> = vec![];
     for _ in 0..200 {

@@ -9,6 +9,8 @@ const OBJ_GET_INFO_BY_FD: usize = 15;
 const LINK_CREATE: usize = 28;
 const LINK_DETACH: usize = 34;
 
+const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_TCX: u32 = 11;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
@@ -20,6 +22,8 @@ pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -67,16 +71,17 @@ pub fn link_detach(link: RawFd) -> Result<(), Errno> {
     unsafe { bpf(LINK_DETACH, &mut [link as u32]).map(drop) }
 }
 
-/// Index of the interface that a tcx link is on; 0 once that is gone, or the link detached.
-pub fn tcx_target(link: RawFd) -> Result<u32, Errno> {
-    // The head of `struct bpf_link_info`: type, id, program, padding, and for tcx the interface.
+/// Index of the interface that an XDP or tcx link is on; 0 once that is gone, or the link detached. `EINVAL`: a link of
+/// another kind.
+pub fn link_interface(link: RawFd) -> Result<u32, Errno> {
+    // The head of `struct bpf_link_info`: type, id, program, padding, and for these two the interface.
     let mut info = [0u32; 6];
     let at = (info.as_mut_ptr() as u64).to_ne_bytes();
     let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
     let mut attr = [link as u32, size_of_val(&info) as u32, half(0), half(4)];
     // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    Ok(info[4])
+    if matches!(info[0], LINK_TYPE_XDP | LINK_TYPE_TCX) { Ok(info[4]) } else { Err(Errno(libc::EINVAL)) }
 }
 
 /// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.
@@ -97,20 +102,39 @@ pub fn program_name(id: u32) -> Option<String> {
 
 /// The capabilities that loading an XDP program takes and the calling thread lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
+    // Those that cannot be told are left to the load itself.
+    effective().map_or_else(Vec::new, missing)
+}
+
+/// The same and what sockets take besides: all that an engine with NICs needs.
+pub fn missing_to_bind() -> Vec<&'static str> {
+    let Some(caps) = effective() else { return Vec::new() };
+    let mut lacking = missing(caps);
+    lacking.extend((!has(caps, CAP_NET_RAW)).then_some("CAP_NET_RAW"));
+    lacking
+}
+
+/// Whether the limit of locked memory does not count for the calling thread.
+pub fn may_lock_memory() -> bool {
+    effective().is_some_and(|caps| has(caps, CAP_IPC_LOCK))
+}
+
+fn effective() -> Option<[u32; 2]> {
     const VERSION_3: u32 = 0x2008_0522;
     let mut header = [VERSION_3, 0];
     let mut data = [0u32; 6]; // effective, permitted, inheritable; twice, 32 capabilities each
     // SAFETY: version 3 fills two structures of three words.
     let asked =
         unsafe { syscall(libc::SYS_capget, [header.as_mut_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0]) };
-    match asked {
-        Ok(_) => missing([data[0], data[3]]),
-        Err(_) => Vec::new(), // the load itself will tell
-    }
+    asked.ok().map(|_| [data[0], data[3]])
+}
+
+fn has(effective: [u32; 2], cap: u32) -> bool {
+    effective[cap as usize / 32] & (1 << (cap % 32)) != 0
 }
 
 fn missing(effective: [u32; 2]) -> Vec<&'static str> {
-    let has = |cap: u32| effective[cap as usize / 32] & (1 << (cap % 32)) != 0;
+    let has = |cap| has(effective, cap);
     let mut lacking = Vec::new();
     if !has(CAP_NET_ADMIN) {
         lacking.push("CAP_NET_ADMIN");
