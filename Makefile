@@ -24,7 +24,7 @@ RELEASE = target/release
 TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
-.PHONY: help deps build demo test soak bench lint deny install uninstall clean
+.PHONY: help deps build demo test soak fuzz bench lint deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 
 test: deps ## all tests (as root)
 	@bash mk/test.sh
+
+fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60
+	@bash mk/fuzz.sh $(FUZZ)
 
 soak: deps ## the long tests: frames forwarded by the million, mishaps by the thousand, deaths (KILLS=N) (as root; hours)
 	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture

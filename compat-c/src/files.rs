@@ -1,7 +1,7 @@
 //! Descriptors: open, close, dup and what goes by other names.
 
 use crate::guard::{inside, ours};
-use crate::slots;
+use crate::{params, slots};
 use libc::{EBADF, EBUSY, EFAULT, EINVAL, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_PATH, O_TRUNC, c_char, c_int, c_uint};
 use netmap_xdp::client;
 use netmap_xdp::sys::{self, Errno, syscall};
@@ -84,6 +84,10 @@ unsafe fn open_device(libc: impl FnOnce() -> c_int, path: *const c_char, flags: 
     }
     // SAFETY: the kernel just read the name, to its end or as far as a name can be long.
     if !unsafe { is_name(path) } || inside() {
+        if file < 0 {
+            // SAFETY: as above.
+            return unsafe { params::open(path, flags) }.unwrap_or(file);
+        }
         return file;
     }
     if file >= 0 {

@@ -13,6 +13,7 @@
 //! | `files` | open, close, close_range, dup, fcntl |
 //! | `control` | ioctl |
 //! | `memory` | mmap, munmap |
+//! | `params` | open, fopen, access of the module's parameters |
 //! | `wait`, `select` | poll, ppoll; select, pselect |
 //! | `libnetmap` | the libnetmap C API on top of these, for programs that link with `-lnetmap` |
 //!
@@ -32,7 +33,7 @@
 //! register undefined, so whoever wants an `int` truncates. The real functions are called through variadic pointers.
 //!
 //! # Not interposed
-//! `read` and `write` (netmap has none), `fopen` (stdio on a netmap fd makes no sense), and calls that libc makes within
+//! `read` and `write` (netmap has none), `fopen` of the device (stdio on a netmap fd makes no sense), and calls that libc makes within
 //! itself, which do not pass through symbols.
 
 mod control;
@@ -40,6 +41,7 @@ mod files;
 mod guard;
 mod libnetmap;
 mod memory;
+mod params;
 mod real;
 mod select;
 mod wait;
@@ -116,6 +118,10 @@ interpose! {
     openat64(dir: c_int, path: *const c_char, flags: c_int; mode: c_uint) -> c_int = files::openat;
     __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int = files::openat_2;
     __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int = files::openat_2;
+
+    fopen(path: *const c_char, mode: *const c_char) -> *mut libc::FILE = params::fopen;
+    fopen64(path: *const c_char, mode: *const c_char) -> *mut libc::FILE = params::fopen;
+    access(path: *const c_char, mode: c_int) -> c_int = params::access;
 
     close(fd: c_int) -> c_int = files::close;
     __close(fd: c_int) -> c_int = files::close;

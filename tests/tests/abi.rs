@@ -242,7 +242,7 @@ fn headers_compile_without_a_warning() {
         for &(name, language, standards) in MATRIX {
             scope.spawn(move || {
                 for standard in standards {
-                    for header in ["netmap.h", "netmap_legacy.h", "netmap_user.h"] {
+                    for header in ["netmap.h", "netmap_legacy.h", "netmap_user.h", "netmap_virt.h"] {
                         for define in ["-UNETMAP_WITH_LIBS", "-DNETMAP_WITH_LIBS"] {
                             run_clean(compiler(name).args([
                                 &format!("-std={standard}"),

@@ -261,3 +261,8 @@ fn packets_cross_by_eventfds_in_every_mode() {
         assert_eq!(read, 8, "the receiver was notified");
     }
 }
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
+}

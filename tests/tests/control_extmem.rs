@@ -23,7 +23,12 @@ fn unmap(at: usize) {
 #[test]
 fn memory_that_cannot_be_a_region_is_refused() {
     let _turn = alone();
-    let (shared, private) = (memory(SIZE, libc::MAP_SHARED), memory(SIZE, libc::MAP_PRIVATE));
+    let (shared, sealed) = (memory(2 * SIZE, libc::MAP_SHARED), memory(SIZE, libc::MAP_SHARED));
+    // SAFETY: mappings of this test.
+    unsafe {
+        libc::mprotect(sealed as *mut _, SIZE, libc::PROT_READ);
+        libc::mprotect((shared + SIZE) as *mut _, SIZE, libc::PROT_NONE);
+    }
     let good = extmem(shared);
     let info = |change: fn(&mut nmreq_pools_info)| {
         let mut opt = good;
@@ -32,9 +37,9 @@ fn memory_that_cannot_be_a_region_is_refused() {
     };
     for (mut opt, errno) in [
         (extmem(0x1000), libc::EFAULT),
-        (extmem(private), libc::EOPNOTSUPP),
+        (extmem(sealed), libc::EOPNOTSUPP),
         (extmem(shared + 64), libc::EOPNOTSUPP),
-        (info(|i| i.nr_memsize *= 2), libc::EOPNOTSUPP),
+        (info(|i| i.nr_memsize <<= 20), libc::EOPNOTSUPP),
         (info(|i| i.nr_memsize = 4096), libc::ENOMEM),
         (info(|i| i.nr_ring_pool_objsize = 1 << 20), libc::EINVAL),
         (info(|i| i.nr_buf_pool_objsize = 1500), libc::EINVAL),
@@ -44,8 +49,9 @@ fn memory_that_cannot_be_a_region_is_refused() {
         assert_eq!(opt.nro_opt.nro_status, errno as u32);
         fd.register("ext{1", 0, 0).unwrap();
     }
-    unmap(shared);
-    unmap(private);
+    // SAFETY: a mapping of this test.
+    unsafe { libc::munmap(shared as *mut _, 2 * SIZE) };
+    unmap(sealed);
 }
 
 #[test]
@@ -82,6 +88,61 @@ fn a_pipe_lives_in_the_programs_memory_even_after_the_program_unmapped_it() {
     drop((a, b, c));
     let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id: reg.nr_mem_id, ..Default::default() };
     assert_eq!(Netmap::open().register_as("ext{1", body, 0).map(drop), Err(libc::EINVAL), "gone with its last port");
+}
+
+/// Sends a packet from one end of a pipe that lies in memory at `at` to the other.
+fn cross(at: usize, [a, b]: [(&Netmap, &nmreq_register); 2]) {
+    let (tx, rx) = (Nifp(at + a.1.nr_offset as usize).tx(0), Nifp(at + b.1.nr_offset as usize).rx(0));
+    let i = tx.get().head;
+    tx.slot(i).len = 100;
+    tx.data(i, 0, 100).fill(i as u8 + 1);
+    tx.give((i + 1) % tx.get().num_slots);
+    a.0.ioctl(NIOCTXSYNC, 0).unwrap();
+    b.0.ioctl(NIOCRXSYNC, 0).unwrap();
+    let got = rx.get().head;
+    assert_eq!((rx.get().tail, &*rx.data(got, 0, 100)), ((i + 1) % 64, &[i as u8 + 1; 100][..]));
+    rx.give((got + 1) % rx.get().num_slots);
+}
+
+#[test]
+fn private_memory_is_made_shared_in_its_place() {
+    let _turn = alone();
+    let private = memory(SIZE + 8192, libc::MAP_PRIVATE);
+    let place = private + 4096;
+    // SAFETY: memory of this test, on both sides of the region.
+    unsafe {
+        (private as *mut u8).write(1);
+        ((place + SIZE) as *mut u8).write(2);
+    }
+    let (a, b) = (Netmap::open(), Netmap::open());
+    let reg_a = a.register("ext{1", 0, at(&mut extmem(place))).unwrap();
+    let reg_b = b.register("ext}1", 0, at(&mut extmem(place))).unwrap();
+    assert_eq!(reg_a.nr_mem_id, reg_b.nr_mem_id, "the same memory again is the same region");
+    cross(place, [(&a, &reg_a), (&b, &reg_b)]);
+    cross(place, [(&a, &reg_a), (&b, &reg_b)]);
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(((private as *mut u8).read(), ((place + SIZE) as *mut u8).read()), (1, 2));
+        libc::munmap(private as *mut _, SIZE + 8192);
+    }
+}
+
+#[test]
+fn a_switch_delivers_into_the_memory_of_a_program() {
+    let _turn = alone();
+    let (shared, a, b) = (memory(SIZE, libc::MAP_SHARED), Netmap::open(), Netmap::open());
+    let reg_a = a.register("valeext:a", 0, 0).unwrap();
+    let reg_b = b.register("valeext:b", 0, at(&mut extmem(shared))).unwrap();
+    assert_ne!(reg_a.nr_mem_id, reg_b.nr_mem_id);
+    let (tx, rx) = (a.map(&reg_a).tx(0), Nifp(shared + reg_b.nr_offset as usize).rx(0));
+    tx.slot(0).len = 100;
+    tx.data(0, 0, 100).fill(0xff);
+    tx.give(1);
+    a.ioctl(NIOCTXSYNC, 0).unwrap();
+    b.ioctl(NIOCRXSYNC, 0).unwrap();
+    assert_eq!((rx.get().tail, &*rx.data(0, 0, 100)), (1, &[0xff; 100][..]));
+    drop((a, b));
+    unmap(shared);
 }
 
 #[test]
@@ -130,4 +191,9 @@ fn a_nic_works_in_the_programs_memory() {
     drop((a, b));
     pair.assert_no_xdp();
     unmap(shared);
+}
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
 }

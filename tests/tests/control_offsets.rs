@@ -46,6 +46,15 @@ fn a_ring_in_use_grants_no_larger_offsets_and_tells_its_own() {
 }
 
 #[test]
+fn no_alignment_of_offsets_is_needed() {
+    let _turn = alone();
+    let fd = Netmap::open();
+    let mut opt = nmreq_opt_offsets { nro_tx_align: 64, ..offsets(100, 0, 0) };
+    let reg = fd.register("ofs{1", 0, at(&mut opt)).unwrap();
+    assert_eq!((opt.nro_opt.nro_status, fd.map(&reg).tx(0).get().buf_align), (0, 0));
+}
+
+#[test]
 fn a_pipe_carries_offsets_and_honours_those_of_the_receiver() {
     let _turn = alone();
     for wanted in [0, 64] {
@@ -62,6 +71,64 @@ fn a_pipe_carries_offsets_and_honours_those_of_the_receiver() {
         let at = rx.slot(0).ptr as usize & rx.get().offset_mask as usize;
         assert_eq!((at, &*rx.data(0, at, 60)), (10.max(wanted as usize), &[7; 60][..]));
     }
+}
+
+#[test]
+fn a_switch_takes_packets_from_offsets_and_puts_them_behind_those_of_the_receiver() {
+    let _turn = alone();
+    for (mine, theirs) in [(0, 64), (37, 0), (37, 64), (500, 129)] {
+        let (a, b) = (Netmap::open(), Netmap::open());
+        let mut opts = [mine, theirs].map(|first| offsets(1000, first, 16));
+        let reg_a = a.register("valeofs:a", 0, if mine == 0 { 0 } else { at(&mut opts[0]) }).unwrap();
+        let reg_b = b.register("valeofs:b", 0, if theirs == 0 { 0 } else { at(&mut opts[1]) }).unwrap();
+        let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+        // The last one fits behind the receiver's offset, and not by a byte more.
+        let lengths = [60, 1025, 2048 - mine as usize - theirs as usize, 2048 - theirs as usize + 1];
+        let fitting = lengths.iter().filter(|&&len| len <= 2048 - mine.max(theirs) as usize).count() as u32;
+        for (i, &len) in lengths.iter().enumerate() {
+            tx.slot(i as u32).len = len as u16;
+            if mine as usize + len <= 2048 {
+                tx.data(i as u32, mine as usize, len).fill(0xf0 | i as u8 | 1);
+            }
+        }
+        tx.give(4);
+        a.ioctl(NIOCTXSYNC, 0).unwrap();
+        b.ioctl(NIOCRXSYNC, 0).unwrap();
+        let mut seen = 0;
+        for i in 0..rx.get().tail {
+            let slot = *rx.slot(i);
+            if slot.len == 0 {
+                continue;
+            }
+            assert_eq!(slot.ptr & 0xffff, theirs, "packet {i}");
+            assert_eq!(slot.len as usize, lengths[i as usize]);
+            assert!(
+                rx.data(i, theirs as usize, slot.len.into()).iter().all(|&b| b == 0xf0 | i as u8 | 1),
+                "packet {i}"
+            );
+            seen += 1;
+        }
+        assert_eq!(seen, fitting, "{mine} {theirs}");
+    }
+}
+
+#[test]
+fn a_copy_monitor_finds_packets_at_their_offsets_and_has_offsets_of_its_own() {
+    let _turn = alone();
+    let (a, tap) = (Netmap::open(), Netmap::open());
+    let reg = a.register("ofs{9", 0, at(&mut offsets(200, 10, 0))).unwrap();
+    let mut zero_copy = offsets(100, 30, 0);
+    let refused = Netmap::open().register("ofs{9", NR_MONITOR_TX | NR_ZCOPY_MON, at(&mut zero_copy)).map(drop);
+    assert_eq!(refused, Err(libc::EOPNOTSUPP), "a zero-copy monitor gets packets where they lie");
+    let reg_tap = tap.register("ofs{9", NR_MONITOR_TX, at(&mut offsets(100, 30, 0))).unwrap();
+    let (tx, rx) = (a.map(&reg).tx(0), tap.map(&reg_tap).rx(0));
+    tx.slot(0).len = 2038;
+    tx.data(0, 10, 2038).fill(7);
+    tx.give(1);
+    a.ioctl(NIOCTXSYNC, 0).unwrap();
+    tap.ioctl(NIOCRXSYNC, 0).unwrap();
+    assert_eq!((rx.get().tail, rx.slot(0).ptr, rx.slot(0).len), (1, 30, 2018), "cut to the room behind the offset");
+    assert!(rx.data(0, 30, 2018).iter().all(|&b| b == 7));
 }
 
 #[test]
@@ -103,4 +170,9 @@ fn a_nic_sends_from_offsets_and_receives_behind_them() {
         });
         assert!(arrived, "packet {sent} from offset {offset}: {got} arrived");
     }
+}
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
 }

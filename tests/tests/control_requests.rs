@@ -99,6 +99,15 @@ fn extra_buffers_are_a_list_that_ends() {
 }
 
 #[test]
+fn extra_buffers_without_end_are_given_as_far_as_is_sensible() {
+    let _turn = alone();
+    let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_extra_bufs: u32::MAX, ..Default::default() };
+    let reg = Netmap::open().register_as("greedy{1", body, 0).unwrap();
+    assert!((1000..1 << 18).contains(&reg.nr_extra_bufs), "{}", reg.nr_extra_bufs);
+    assert!(reg.nr_memsize < 1 << 29, "{}", reg.nr_memsize);
+}
+
+#[test]
 fn modes_and_options_that_do_not_fit_the_port_are_refused() {
     let _turn = alone();
     let fd = Netmap::open();
@@ -119,4 +128,58 @@ fn modes_and_options_that_do_not_fit_the_port_are_refused() {
     let mut kloop = option(NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS);
     assert_eq!(fd.register("mode{1", 0, at(&mut kloop)).map(drop), Err(libc::EOPNOTSUPP), "not for a registration");
     fd.register("mode{1", 0, 0).expect("nothing of it stayed");
+}
+
+#[test]
+fn poll_receives_when_asked_for_packets_whatever_the_flag_says() {
+    let _turn = alone();
+    for flags in [0, NR_DO_RX_POLL] {
+        let (a, b) = (Netmap::open(), Netmap::open());
+        let reg_a = a.register("rxpoll{1", 0, 0).unwrap();
+        let reg_b = b.register("rxpoll}1", flags, 0).unwrap();
+        let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+        tx.slot(0).len = 60;
+        tx.give(1);
+        a.ioctl(NIOCTXSYNC, 0).unwrap();
+        b.poll(libc::POLLOUT);
+        assert_eq!(rx.get().tail, 0, "flags {flags:#x}");
+        assert_eq!(b.poll(libc::POLLIN), libc::POLLIN);
+        assert_eq!(rx.get().tail, 1, "flags {flags:#x}");
+    }
+}
+
+#[test]
+fn a_switch_has_no_module_to_configure() {
+    let _turn = alone();
+    let (fd, port) = (Netmap::open(), Netmap::open());
+    port.register("valecfg:a", 0, 0).unwrap();
+    for name in ["valecfg:", "valecfg", "nosuch:", ""] {
+        let mut ask = nm_ifreq { nifr_name: [0; 16], data: [7; 256] };
+        ask.nifr_name[..name.len()].copy_from_slice(name.as_bytes());
+        assert_eq!(fd.ioctl(NIOCCONFIG, &raw mut ask as usize), Err(libc::EINVAL), "{name}");
+        assert_eq!(ask.data, [7; 256]);
+    }
+}
+
+#[test]
+fn there_are_as_many_switches_as_fit_and_no_more() {
+    let _turn = alone();
+    let mut open = Vec::new();
+    let small = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_tx_slots: 8, nr_rx_slots: 8, ..Default::default() };
+    for i in 0..300 {
+        let fd = Netmap::open();
+        match fd.register_as(&format!("valeN{i}:a"), small, 0) {
+            Ok(_) => open.push(fd),
+            Err(errno) => {
+                assert_eq!((errno, open.len()), (libc::ENOMEM, 256));
+                return;
+            }
+        }
+    }
+    panic!("300 switches");
+}
+
+#[test]
+fn all_of_it_holds_through_netmapd_too() {
+    again_through_netmapd();
 }

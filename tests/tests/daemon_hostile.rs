@@ -91,7 +91,7 @@ impl Scene {
     fn bind(&self, fd: &Fd, port: &str) -> Result<(Arc<Fd>, Box<Grant>), Errno> {
         let FromEngine::Opened(token) = call(fd, &ToEngine::Open)? else { return Err(Errno(libc::EPROTO)) };
         let register = Spec::parse(port).expect("a name of a port").register();
-        let ask = RegisterToken { token: token.clone(), namespace: None, register };
+        let ask = RegisterToken { token: token.clone(), namespace: None, register, memory: None };
         match call(fd, &ToEngine::Register(ask))? {
             FromEngine::Granted(granted) => {
                 Ok((token, Box::new(Arc::into_inner(granted.grant).expect("it was made of this answer"))))
@@ -209,7 +209,7 @@ fn scribbler(scene: &Scene, port: &str) {
     while scene.goes_on() {
         let Ok((token, grant)) = scene.bind(&fd, port) else { continue };
         let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).unwrap();
-        let region = Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).unwrap();
+        let region = Memory::map(&grant.region.fd, grant.reply.memsize as usize, 0, false).unwrap();
         for _ in 0..300 {
             let word = match noise.next() % 3 {
                 0 => noise.next() as u32 % 2000,

@@ -2,10 +2,10 @@
 
 use super::csb::CsbState;
 use super::remote::{self, Known};
-use super::{host, table, vale};
+use super::{extmem, host, serve, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
-use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, TapGrant};
+use crate::engine::{Answers, CarrierGrant, Grant, GrantId, ProgramMemory, RingGrant, TapGrant};
 use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
 use crate::port::monitor::{MonitorRx, MonitorTx, Tap};
 use crate::port::nic::{NicRx, NicTx};
@@ -149,21 +149,25 @@ impl Binding {
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
+        let memory = extmem::find(request).inspect_err(|e| {
+            serve::answer(options, &Answers { extmem: Some(Err(e.errno)), offsets: None });
+        })?;
+        let mut answers = Answers::default();
         let mapped = match &self.seat {
             Seat::Embedded(_) => {
-                let grant = self.grant(request, options)?;
+                let granted = host::register(request, memory, &mut answers);
+                serve::answer(options, &answers);
+                let grant = granted?;
                 let id = grant.id;
-                let mapped =
-                    self.apply_offsets(id, request, options).and_then(|()| Bound::map(grant, request.flags, None));
+                let mapped = Bound::map(grant, request.flags, None);
                 let mapped = mapped.and_then(|bound| self.with_csb(bound, request, options));
                 mapped.inspect_err(|_| host::release(id, None))
             }
             Seat::Remote(token) => {
-                if request.options.extmem.is_some() || request.options.offsets.is_some() {
-                    return Err(Failure::not_through_netmapd(request.name, "memory of the program or packet offsets"));
-                }
                 let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
-                let (grant, flags) = self.register_remotely(&mut token, request)?;
+                let granted = self.register_remotely(&mut token, request, memory.as_ref(), &mut answers);
+                serve::answer(options, &answers);
+                let (grant, flags) = granted?;
                 let mapped =
                     Bound::map(*grant, flags, token.clone()).and_then(|bound| self.with_csb(bound, request, options));
                 mapped.inspect_err(|_| token.iter().for_each(remote::release))
@@ -188,13 +192,19 @@ impl Binding {
     }
 
     /// A descriptor that netmapd does not know, since it was restarted, is exchanged for one that it does.
-    fn register_remotely(&self, token: &mut Option<Arc<Fd>>, request: &Register) -> Result<(Box<Grant>, u64), Failure> {
+    fn register_remotely(
+        &self,
+        token: &mut Option<Arc<Fd>>,
+        request: &Register,
+        memory: Option<&ProgramMemory>,
+        answers: &mut Answers,
+    ) -> Result<(Box<Grant>, u64), Failure> {
         for _ in 0..3 {
             let known = match token {
                 Some(token) => token.clone(),
                 None => token.insert(Arc::new(remote::open(true)?)).clone(),
             };
-            if let Known::Bound(grant, flags) = remote::register(&known, request)? {
+            if let Known::Bound(grant, flags) = remote::register(&known, request, memory, answers)? {
                 return Ok((grant, flags));
             }
             let fresh = Arc::new(remote::open(true)?);
@@ -325,11 +335,8 @@ impl Bound {
             let object = format!("{what} of {}", grant.name);
             move |e| Failure::system(&Error::new("mmap", object, e))
         };
-        let extmem = grant.extmem.is_some();
-        let memory = match grant.extmem {
-            Some(memory) => memory,
-            None => Memory::map(&grant.region, grant.reply.memsize as usize, 0, false).map_err(failed("the region"))?,
-        };
+        let extmem = grant.region.of_program;
+        let memory = grant.region.map().map_err(failed("the region"))?;
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
@@ -397,7 +404,7 @@ impl Bound {
             told: AtomicBool::new(false),
             memory,
             extmem,
-            region: grant.region,
+            region: grant.region.fd,
             token,
             _links: grant.links,
             name: grant.name,

@@ -1,8 +1,10 @@
 //! The engine inside this process (`NETMAP_XDP_ENGINE=embedded`): one for all its descriptors, made at the first request.
 
 use super::remote;
-use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
-use crate::engine::{BufferCounts, Engine, Grant, GrantId, Holder, Part, Status, TapsGrant, ValePeer};
+use crate::ctl::{Failure, Register, Reply, Request};
+use crate::engine::{
+    Answers, BufferCounts, Engine, Grant, GrantId, Holder, Part, ProgramMemory, Status, TapsGrant, ValePeer,
+};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id};
@@ -48,28 +50,15 @@ fn nudge() -> bool {
     true
 }
 
-/// Binds.
-pub(super) fn register(register: &Register) -> Result<Grant, Failure> {
+/// Binds, in memory of the program if there is any, and says what became of the options.
+pub(super) fn register(
+    register: &Register,
+    memory: Option<ProgramMemory>,
+    answers: &mut Answers,
+) -> Result<Grant, Failure> {
     let mut host = host();
     host.sweep();
-    host.engine().register(register)
-}
-
-/// Makes a region of memory of the program; it is to be registered in, or given up with [`forget_extmem`].
-pub(super) fn extmem(extmem: &Extmem) -> Result<(u16, Pools), Failure> {
-    let mut host = host();
-    host.sweep();
-    host.engine().extmem(extmem)
-}
-
-/// Nothing was registered in it.
-pub(super) fn forget_extmem() {
-    host().engine().drop_idle();
-}
-
-/// Lets the rings of a registration have offsets.
-pub(super) fn offsets(id: GrantId, offsets: &Offsets) -> Result<u64, Failure> {
-    host().engine().offsets(id, offsets)
+    host.engine().register_with(register, memory, answers)
 }
 
 /// Whether a registration would be refused at once; binds nothing.

@@ -6,7 +6,7 @@
 
 use super::launch::{self, Absent, Look};
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
-use crate::engine::{Grant, Part, Status, TapsGrant, ValePeer};
+use crate::engine::{Answers, Grant, Part, ProgramMemory, Status, TapsGrant, ValePeer};
 use crate::proto::{
     Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION,
     Welcome, open as open_piece, pieces, version_mismatch,
@@ -256,11 +256,27 @@ pub(super) fn open(high: bool) -> Result<Fd, Failure> {
     }
 }
 
-/// Binds the descriptor.
-pub(super) fn register(token: &Arc<Fd>, register: &Register) -> Result<Known, Failure> {
-    let ask = RegisterToken { token: token.clone(), namespace: here(), register: register.clone() };
+/// Binds the descriptor, in memory of the program if there is any, and says what became of the options.
+pub(super) fn register(
+    token: &Arc<Fd>,
+    register: &Register,
+    memory: Option<&ProgramMemory>,
+    answers: &mut Answers,
+) -> Result<Known, Failure> {
+    let memory = match memory {
+        Some(ProgramMemory::File { fd, file, .. }) => Some((fd.clone(), file.offset)),
+        Some(ProgramMemory::Here { .. }) | None => None,
+    };
+    let ask = RegisterToken { token: token.clone(), namespace: here(), register: register.clone(), memory };
     match call(&ToEngine::Register(ask), true)? {
-        FromEngine::Granted(g) => granted(g).map(|(grant, flags)| Known::Bound(grant, flags)),
+        FromEngine::Granted(g) => {
+            *answers = g.answers;
+            granted(g).map(|(grant, flags)| Known::Bound(grant, flags))
+        }
+        FromEngine::Refused(refused) => {
+            *answers = refused.answers;
+            Err(refused.failure)
+        }
         FromEngine::Unknown => Ok(Known::Unknown),
         _ => Err(unexpected()),
     }

@@ -4,7 +4,7 @@ use super::binding::{Binding, Bound};
 use super::host;
 use crate::abi::{NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_OFFSETS};
 use crate::ctl::{Call, Csb, Failure, OptionAnswer, OptionList, Register, Reply, Request};
-use crate::engine::{Grant, GrantId};
+use crate::engine::Answers;
 
 /// Options that a registration serves.
 const SERVED: [u32; 3] = [NETMAP_REQ_OPT_EXTMEM, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_OFFSETS];
@@ -31,32 +31,20 @@ impl Binding {
         self.register_with(register, options).map(|bound| Reply::Register(*bound.reply()))
     }
 
-    /// Asks the engine for a registration, in memory of the program if an option says so.
-    pub(super) fn grant(&self, register: &Register, options: &mut OptionList) -> Result<Grant, Failure> {
-        let Some(extmem) = &register.options.extmem else { return host::register(register) };
-        let region = host::extmem(extmem);
-        options.answer(OptionAnswer::Extmem(region.as_ref().map(|r| r.1).map_err(|e| e.errno)));
-        let (mem_id, _) = region?;
-        host::register(&Register { mem_id, ..register.clone() }).inspect_err(|_| host::forget_extmem())
-    }
-
-    /// `netmap_offsets_init`, before anything else is done with the rings.
-    pub(super) fn apply_offsets(
-        &self,
-        id: GrantId,
-        register: &Register,
-        options: &mut OptionList,
-    ) -> Result<(), Failure> {
-        let Some(offsets) = &register.options.offsets else { return Ok(()) };
-        let done = host::offsets(id, offsets);
-        options.answer(OptionAnswer::Offsets(done.as_ref().map(|&max| max).map_err(|e| e.errno)));
-        done.map(drop)
-    }
-
     /// `netmap_csb_validate`: an fd that is not bound has no rings, for which nothing is to be done.
     pub(super) fn enable_csb(&self, bound: Option<&Bound>, csb: &Csb, options: &mut OptionList) -> Result<(), Failure> {
         let done = bound.map_or(Ok(()), |bound| self.csb.enable(bound, csb));
         options.answer(OptionAnswer::Csb(done.as_ref().map(|_| ()).map_err(|e| e.errno)));
         done
+    }
+}
+
+/// Passes on what became of the options of a registration that the engine carries out.
+pub(super) fn answer(options: &mut OptionList, answers: &Answers) {
+    if let Some(extmem) = answers.extmem {
+        options.answer(OptionAnswer::Extmem(extmem));
+    }
+    if let Some(offsets) = answers.offsets {
+        options.answer(OptionAnswer::Offsets(offsets));
     }
 }

@@ -36,7 +36,7 @@ impl Directory for Here {
 
 fn map((switch, port, generation): Key) -> Option<Destination> {
     let peer = host::vale_peer(switch, port, generation)?;
-    let region = Memory::map(&*peer.region, peer.region_size as usize, 0, false).ok()?;
+    let region = peer.region.map().ok()?;
     let private = Memory::map(&peer.private, peer.private_size as usize, 0, false).ok()?;
     let inlet = |(ring, state, wake)| Some(Inlet::new(Kring::attach(&region, ring, &private, state).ok()?, wake));
     Some(Destination { rings: peer.rings.into_iter().map(|r| r.and_then(inlet)).collect() })

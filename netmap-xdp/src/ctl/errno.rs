@@ -101,7 +101,7 @@ conditions! {
     OffsetTooLarge        EINVAL     "an offset lies in the buffer, in its field and below its largest" "netmap_offsets_init";
     OffsetsFixed          EBUSY      "a ring in use allows smaller offsets only" "netmap_offsets_init";
     ExtmemSizes           EINVAL     "objects of external memory have sizes that are not served" "netmap_config_obj_allocator";
-    ExtmemShared          EOPNOTSUPP "external memory is one shared mapping" "-";
+    ExtmemShared          EOPNOTSUPP "external memory is neither one shared mapping nor anonymous" "-";
     ExtmemAddress         EFAULT     "external memory is not there" "nm_os_extmem_create";
     ExtmemTooSmall        ENOMEM     "external memory is too small for its pools" "netmap_mem_ext_create";
     RegionInUse           EBUSY      "the port lives in another region" "netmap_get_hw_na";
@@ -125,10 +125,9 @@ conditions! {
     InterfaceFailed       ENXIO      "the interface has changed so that the open port cannot go on" "-";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
-    TooManySlots          ENOMEM     "the rings are larger than the region provides for" "netmap_mem_rings_create";
-    TooManyRings          ENOMEM     "there are more rings than the region provides for" "netmap_mem_if_new";
     VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
     NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
+    NoSwitchModule        EINVAL     "no switch has a module to configure" "netmap_bdg_config";
 
     // VALE.
     BadSwitchName         ENOMEM     "this cannot be the name of a port of a switch" "netmap_get_bdg_na";
@@ -297,23 +296,6 @@ impl Failure {
             .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
     }
 
-    /// Something that works only with the engine inside the process.
-    pub fn not_through_netmapd(name: impl fmt::Display, what: &str) -> Failure {
-        Condition::NotSupportedYet.says(format!(
-            "{name}: {what} is not served by netmapd yet; NETMAP_XDP_ENGINE=embedded serves it within one process"
-        ))
-    }
-
-    /// More slots in a ring than can be.
-    pub fn too_many_slots(asked: u32, most: u32) -> Failure {
-        Condition::TooManySlots.says(format!("a ring of {asked} slots was asked for; {most} is the most"))
-    }
-
-    /// More rings than can be.
-    pub fn too_many_rings(asked: u32, most: u32) -> Failure {
-        Condition::TooManyRings.says(format!("{asked} rings were asked for; {most} is the most"))
-    }
-
     /// An option that nothing processed for this request.
     pub fn unsupported_option(option: u32) -> Failure {
         let name = super::option_name(option);
@@ -459,10 +441,9 @@ mod tests {
         (Condition::InterfaceFailed, libc::ENXIO),
         (Condition::MtuTooLarge, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
-        (Condition::TooManySlots, libc::ENOMEM),
-        (Condition::TooManyRings, libc::ENOMEM),
         (Condition::VnetHeader, libc::EIO),
         (Condition::NoVnetHeader, libc::ENXIO),
+        (Condition::NoSwitchModule, libc::EINVAL),
         (Condition::BadSwitchName, libc::ENOMEM),
         (Condition::TooManySwitches, libc::ENOMEM),
         (Condition::SwitchFull, libc::ENOMEM),
@@ -533,8 +514,6 @@ mod tests {
             ),
             (Failure::no_xdp("eth0", "the driver has no XDP"), C::NoXdp, &["eth0", "driver"]),
             (Failure::not_supported_yet("eth0{1", "a pipe"), C::NotSupportedYet, &["eth0{1", "a pipe", "release"]),
-            (Failure::too_many_slots(99999, 16384), C::TooManySlots, &["99999", "16384"]),
-            (Failure::too_many_rings(999, 64), C::TooManyRings, &["999", "64"]),
             (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
             (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
             (Failure::bad_switch_name("vale-:1"), C::BadSwitchName, &["vale-:1", "valeS:P"]),

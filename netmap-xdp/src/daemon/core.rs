@@ -7,15 +7,16 @@ use super::policy::{Policy, Subject, subject_of, subject_of_request};
 use super::quiet::Quiet;
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
 use crate::engine::{
-    CarrierGrant, Engine, Grant, GrantId, Holder, Kind, Part, RingGrant, Seen, Status, TapsGrant, ValePeer,
+    Answers, CarrierGrant, Engine, Grant, GrantId, Holder, Kind, Part, ProgramMemory, RingGrant, Seen, Status,
+    TapsGrant, ValePeer, extmem_size,
 };
 use crate::proto::{
-    Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, StatusAsked, TOKEN_NAME, ToEngine, Welcome,
+    Asked, FromEngine, Granted, PeerAsked, Refused, RegisterToken, RingOf, StatusAsked, TOKEN_NAME, ToEngine, Welcome,
 };
 use crate::ring::Dir;
 use crate::sys::{
-    Error, Fd, Inside, Level, Peer, comm, identity, is_namespace, lives_in, monotonic, name_socket, process_id,
-    socket_pair,
+    Error, Fd, Inside, Level, Peer, SharedFile, Unfit, check_passed_file, comm, identity, is_namespace, lives_in,
+    monotonic, name_socket, process_id, socket_pair,
 };
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -34,8 +35,13 @@ const TEND_CALM: Duration = Duration::from_millis(500);
 
 /// What the core needs of an engine.
 pub trait Registry {
-    /// Binds.
-    fn register(&mut self, register: &Register) -> Result<Grant, Failure>;
+    /// Binds, in memory of the program if there is any, and says what became of the options.
+    fn register(
+        &mut self,
+        register: &Register,
+        memory: Option<ProgramMemory>,
+        answers: &mut Answers,
+    ) -> Result<Grant, Failure>;
     /// Whether a registration would be refused at once; binds nothing.
     fn check(&mut self, register: &Register) -> Result<(), Failure>;
     /// Carries out a request that binds nothing.
@@ -69,8 +75,13 @@ pub trait Registry {
 }
 
 impl Registry for Engine {
-    fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
-        Engine::register(self, register)
+    fn register(
+        &mut self,
+        register: &Register,
+        memory: Option<ProgramMemory>,
+        answers: &mut Answers,
+    ) -> Result<Grant, Failure> {
+        Engine::register_with(self, register, memory, answers)
     }
     fn check(&mut self, register: &Register) -> Result<(), Failure> {
         Engine::check(self, register)
@@ -138,6 +149,7 @@ struct Token {
 struct Held {
     grant: Arc<Grant>,
     flags: u64,
+    answers: Answers,
 }
 
 /// An answer, and what the edge has to do about it.
@@ -167,6 +179,8 @@ pub struct Core<R> {
     /// When to look after what is attached, if anything is.
     attached: Option<Duration>,
     tokens_of_user: usize,
+    /// Who brought a region of program memory, by its id.
+    memory_of: HashMap<u16, u32>,
     quiet: Quiet,
 }
 
@@ -186,6 +200,7 @@ impl<R: Registry> Core<R> {
             tended: Duration::ZERO,
             attached: None,
             tokens_of_user: TOKENS_OF_USER,
+            memory_of: HashMap::new(),
             quiet: Quiet::new(),
         }
     }
@@ -393,23 +408,27 @@ impl<R: Registry> Core<R> {
     }
 
     fn register(&mut self, key: u64, peer: &Peer, ask: RegisterToken) -> Result<FromEngine, Failure> {
-        let RegisterToken { token, namespace, register } = ask;
+        let RegisterToken { token, namespace, register, memory } = ask;
         let Some((_, known)) = self.token(&token) else { return Ok(FromEngine::Unknown) };
         if let Some(held) = &known.held {
             return Err(Failure::already_bound(&held.grant.name));
-        }
-        if register.options.extmem.is_some() || register.options.offsets.is_some() {
-            return Err(Failure::not_through_netmapd(register.name, "memory of the program or packet offsets"));
         }
         let opener = known.opener.clone();
         let subject = subject_of(&register);
         // As with a device file, who opened it counts: a helper may have, and passed it on.
         self.permit(key, &[peer, &opener], &subject)?;
         let inside = self.enter(key, peer, namespace.as_ref(), &subject)?;
-        let grant = Arc::new(self.registry.register(&register)?);
+        let mut answers = Answers::default();
+        let bound = passed_memory(&register, memory).inspect_err(|e| answers.extmem = Some(Err(e.errno)));
+        let bound = bound.and_then(|memory| self.registry.register(&register, memory, &mut answers));
+        let bound = bound.and_then(|grant| self.admit_to_memory(peer, &register, grant));
+        let grant = match bound {
+            Ok(grant) => Arc::new(grant),
+            Err(failure) => return Ok(FromEngine::Refused(Refused { failure, answers })),
+        };
         self.waiting |= matches!(subject, Subject::Interface(_)) && self.registry.tend();
         drop(inside);
-        let held = Held { grant, flags: register.flags };
+        let held = Held { grant, flags: register.flags, answers };
         self.nics += usize::from(held.on_nic());
         let granted = held.granted();
         match self.token_mut(&token) {
@@ -420,6 +439,31 @@ impl<R: Registry> Core<R> {
             None => self.let_go(held),
         }
         Ok(FromEngine::Granted(granted))
+    }
+
+    /// Memory of a program is for its own user and for root, whichever way its region is named: whoever binds a port there
+    /// gets all of it.
+    fn admit_to_memory(&mut self, peer: &Peer, register: &Register, grant: Grant) -> Result<Grant, Failure> {
+        if !grant.region.of_program {
+            return Ok(grant);
+        }
+        let id = grant.reply.mem_id;
+        let in_use = |t: &Token| t.held.as_ref().is_some_and(|h| h.grant.reply.mem_id == id);
+        if !self.tokens.values().any(in_use) {
+            self.memory_of.insert(id, peer.uid);
+        }
+        let owner = self.memory_of.get(&id).copied().unwrap_or(0);
+        // Who brings the same file could map it anyway.
+        if peer.uid == 0 || peer.uid == owner || register.options.extmem.is_some() {
+            return Ok(grant);
+        }
+        let gone = grant.id;
+        drop(grant);
+        self.registry.release(gone);
+        Err(Condition::MissingCapability.says(format!(
+            "{} lives in memory of a program of user {owner}, which is not shared with others",
+            register.name
+        )))
     }
 
     fn permit(&mut self, key: u64, peers: &[&Peer], subject: &Subject) -> Result<(), Failure> {
@@ -549,6 +593,20 @@ impl Held {
     }
 
     fn granted(&self) -> Granted {
-        Granted { grant: self.grant.clone(), flags: self.flags }
+        Granted { grant: self.grant.clone(), flags: self.flags, answers: self.answers }
     }
+}
+
+/// Memory that came with a registration, if it asks for any, checked as far as that needs no look into it.
+fn passed_memory(register: &Register, memory: Option<(Arc<Fd>, u64)>) -> Result<Option<ProgramMemory>, Failure> {
+    let Some(extmem) = &register.options.extmem else { return Ok(None) };
+    let Some((fd, offset)) = memory else { return Ok(None) };
+    check_passed_file(&fd, offset, extmem_size(&extmem.pools)?).map_err(|unfit| match unfit {
+        Unfit::Range => Condition::ExtmemAddress.says("the file of external memory does not hold all of it, writable"),
+        Unfit::FileSystem => Condition::ExtmemShared
+            .says("netmapd maps files of tmpfs, hugetlbfs and local disks only: put the external memory into one"),
+    })?;
+    let identity = identity(fd.as_raw_fd()).map_err(|e| Failure::system(&Error::new("fstat", "external memory", e)))?;
+    // Its owner can truncate it at any time.
+    Ok(Some(ProgramMemory::File { fd, file: SharedFile { identity, offset }, guarded: true }))
 }

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::ctl::{Condition, Failure, PortName, Register, RegisterReply, Reply, Request};
-use crate::engine::{Grant, GrantId, Kind, Part, PortStatus, Seen, Status, TapsGrant, ValePeer};
+use crate::engine::{
+    Answers, Grant, GrantId, Kind, Part, PortStatus, ProgramMemory, RegionGrant, Seen, Status, TapsGrant, ValePeer,
+};
 use crate::proto::{
-    Asked, Assembly, FromEngine, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION, Welcome,
-    open as open_piece, pieces,
+    Asked, Assembly, FromEngine, PIECE, PeerAsked, Refused, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION,
+    Welcome, open as open_piece, pieces,
 };
 use crate::ring::Dir;
 use crate::sys::{
@@ -16,6 +18,9 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The region that is memory of a program.
+const OF_PROGRAM: u16 = 0x8000;
 
 /// Takes notes.
 #[derive(Default)]
@@ -32,8 +37,14 @@ struct Notes {
 }
 
 impl Registry for Notes {
-    fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
+    fn register(
+        &mut self,
+        register: &Register,
+        _: Option<ProgramMemory>,
+        answers: &mut Answers,
+    ) -> Result<Grant, Failure> {
         if register.name == name("busy") {
+            answers.offsets = Some(Err(Errno(libc::EBUSY)));
             return Err(Condition::RingsBusy.plain());
         }
         self.queue_busy = register.name == name("never") || (register.name == name("settling") && self.settles < 20);
@@ -46,9 +57,14 @@ impl Registry for Notes {
         let file = || Arc::new(sealed_memfd(c"notes", 4096).unwrap());
         Ok(Grant {
             id: GrantId(self.next),
-            reply: RegisterReply::default(),
-            region: file(),
-            extmem: None,
+            reply: RegisterReply { mem_id: register.mem_id, ..RegisterReply::default() },
+            region: RegionGrant {
+                fd: file(),
+                at: 0,
+                size: 4096,
+                of_program: register.mem_id == OF_PROGRAM,
+                here: None,
+            },
             private: file(),
             private_size: 4096,
             tx: vec![],
@@ -85,8 +101,8 @@ impl Registry for Notes {
     }
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer> {
         let file = Arc::new(sealed_memfd(c"notes", 4096).unwrap());
-        let (region, private) = (file.clone(), file);
-        (asked.switch == 7).then(|| ValePeer { region, region_size: 0, private, private_size: 0, rings: vec![] })
+        let region = RegionGrant { fd: file.clone(), at: 0, size: 0, of_program: false, here: None };
+        (asked.switch == 7).then(|| ValePeer { region, private: file, private_size: 0, rings: vec![] })
     }
     fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {
         let port = |(i, (name, kind)): (usize, (&str, Kind))| PortStatus {
@@ -141,12 +157,12 @@ fn open(core: &mut Core<Notes>, key: u64) -> (Arc<Fd>, u64) {
 
 fn bind(core: &mut Core<Notes>, key: u64, token: &Arc<Fd>, port: &str) -> FromEngine {
     let (token, register) = (token.clone(), Register::new(name(port)));
-    core.handle(key, ToEngine::Register(RegisterToken { token, namespace: None, register })).answer
+    core.handle(key, ToEngine::Register(RegisterToken { token, namespace: None, register, memory: None })).answer
 }
 
 fn errno(answer: &FromEngine) -> i32 {
     match answer {
-        FromEngine::Failed(failure) => failure.errno.0,
+        FromEngine::Failed(failure) | FromEngine::Refused(Refused { failure, .. }) => failure.errno.0,
         _ => 0,
     }
 }
@@ -258,7 +274,12 @@ fn a_namespace_is_ones_own_or_refused() {
     let (token, _) = open(&mut core, 1);
     let with = |fd: Fd| {
         let register = Register::new(name("eth0"));
-        ToEngine::Register(RegisterToken { token: token.clone(), namespace: Some(Arc::new(fd)), register })
+        ToEngine::Register(RegisterToken {
+            token: token.clone(),
+            namespace: Some(Arc::new(fd)),
+            register,
+            memory: None,
+        })
     };
     let other = sealed_memfd(c"no-namespace", 4096).unwrap();
     assert_ne!(errno(&core.handle(1, with(other)).answer), 0);
@@ -369,7 +390,7 @@ fn the_edge_serves_and_sees_hang_ups_before_later_requests() {
     for _ in 0..200 {
         let Ok(FromEngine::Opened(token)) = call(&fd, &ToEngine::Open) else { panic!() };
         let register = Register::new(name("eth0"));
-        let ask = RegisterToken { token, namespace: None, register };
+        let ask = RegisterToken { token, namespace: None, register, memory: None };
         assert!(matches!(call(&fd, &ToEngine::Register(ask)), Ok(FromEngine::Granted(_))));
     }
     let Ok(FromEngine::Opened(_last)) = call(&fd, &ToEngine::Open) else { panic!() };
@@ -518,6 +539,59 @@ fn monitors_are_told_to_who_has_the_descriptor_and_switches_to_who_sits_there() 
 }
 
 #[test]
+fn memory_of_a_program_is_for_its_user_and_for_root() {
+    let all = || Rule { who: Who::Everyone, what: vec![What::All] };
+    let mut core = core(vec![all()]);
+    let in_memory = |core: &mut Core<Notes>, key: u64| {
+        let (token, _) = open(core, key);
+        let register = Register { mem_id: OF_PROGRAM, ..Register::new(name("p{1")) };
+        let answer = core.handle(
+            key,
+            ToEngine::Register(RegisterToken { token: token.clone(), namespace: None, register, memory: None }),
+        );
+        (errno(&answer.answer), token)
+    };
+    for (key, uid) in [(1, 500), (2, 500), (3, 501), (4, 0)] {
+        greeted(&mut core, key, uid);
+    }
+    let (first, _kept) = in_memory(&mut core, 1);
+    assert_eq!(first, 0);
+    assert_eq!(in_memory(&mut core, 2).0, 0, "another process of the same user");
+    let bound = core.registry().bound.len();
+    assert_eq!(in_memory(&mut core, 3).0, libc::EPERM);
+    assert_eq!(core.registry().bound.len(), bound, "what was refused is released");
+    assert_eq!(in_memory(&mut core, 4).0, 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_memory_is_refused_before_the_engine_sees_it() {
+    let mut core = core(vec![]);
+    greeted(&mut core, 1, 0);
+    let pools = crate::ctl::Pools { memsize: 8 << 20, ..Default::default() };
+    let options = crate::ctl::Options { extmem: Some(crate::ctl::Extmem { address: 0, pools }), ..Default::default() };
+    let (short, whole) = (sealed_memfd(c"short", 4096).unwrap(), sealed_memfd(c"whole", 9 << 20).unwrap());
+    for (file, expected) in [(short, libc::EFAULT), (whole, 0)] {
+        let (token, _) = open(&mut core, 1);
+        let register = Register { options: options.clone(), ..Register::new(name("p{1")) };
+        let memory = Some((Arc::new(file), 0));
+        let answer =
+            core.handle(1, ToEngine::Register(RegisterToken { token, namespace: None, register, memory })).answer;
+        assert_eq!(errno(&answer), expected);
+        if let FromEngine::Refused(refused) = answer {
+            assert_eq!(refused.answers.extmem, Some(Err(Errno(libc::EFAULT))));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_answered_before_the_greeting() {
+    let mut core = core(vec![]);
+    core.connect(1, peer(0));
+    assert_eq!(errno(&core.handle(1, ToEngine::Open).answer), libc::EIO);
+    assert_eq!(errno(&core.handle(2, ToEngine::Hello("nobody".into())).answer), libc::EIO, "no such session");
+}
+
+#[test]
 fn who_asks_what_there_is_sees_what_policy_lets_them_bind_and_who_holds_it() {
     let rule = Rule { who: Who::User(500), what: vec![What::Interfaces("eth1".into())] };
     let mut core = core(vec![rule]);
@@ -563,7 +637,12 @@ fn a_queue_that_was_just_closed_is_waited_for_by_who_asked_and_by_nobody_else() 
     let bind = |port: &str| {
         let Ok(FromEngine::Opened(token)) = call(&asking, &ToEngine::Open) else { panic!() };
         for piece in pieces(
-            &ToEngine::Register(RegisterToken { token, namespace: None, register: Register::new(name(port)) }),
+            &ToEngine::Register(RegisterToken {
+                token,
+                namespace: None,
+                register: Register::new(name(port)),
+                memory: None,
+            }),
             9,
         ) {
             let fds: Vec<_> = piece.fds.iter().map(|fd| fd.as_raw_fd()).collect();
@@ -589,7 +668,7 @@ fn a_queue_that_was_just_closed_is_waited_for_by_who_asked_and_by_nobody_else() 
     assert!(start.elapsed() >= Duration::from_millis(95), "twenty tries");
     bind("never");
     meanwhile(Duration::from_millis(300));
-    let Ok((_, FromEngine::Failed(failure))) = answer(&asking) else { panic!() };
+    let Ok((_, FromEngine::Refused(Refused { failure, .. }))) = answer(&asking) else { panic!() };
     assert_eq!(failure.errno.0, libc::EBUSY);
     // Who leaves while it waits is forgotten.
     bind("never");

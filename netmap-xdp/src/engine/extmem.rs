@@ -1,15 +1,18 @@
 //! External memory (`NETMAP_REQ_OPT_EXTMEM`): shared memory of the program as a region.
 //!
 //! The original pins the pages; here a second mapping of the same memory does the same: it stays when the program unmaps its
-//! own, and it is what the kernel gets as UMEM. That needs one shared mapping (a file, hugepages, or `MAP_SHARED |
-//! MAP_ANONYMOUS`): private pages cannot be mapped twice. Two registrations of the same memory meet in one region, as with the
-//! original. The program uses its own pointer; `mmap` of the descriptor is refused.
+//! own, and it is what the kernel gets as UMEM. Two registrations of the same memory meet in one region, as with the original.
+//! The program uses its own pointer; `mmap` of the descriptor is refused.
+//!
+//! Whoever finds the memory (`client::extmem`) passes the file that it is of, which works in any process. Memory whose file
+//! cannot be had is mapped a second time in place, if the engine is in the same process.
 
-use super::Engine;
 use super::region::Region;
-use crate::ctl::{Condition, Extmem, Failure, Pool, Pools};
+use super::{Engine, Grant};
+use crate::ctl::{Condition, Failure, Pool, Pools, Register};
 use crate::shm::{BUF_SIZE, FRAME_SHIFT, Layout, Memory};
-use crate::sys::{Errno, Error, PAGE, SharedFile, shared_mapping};
+use crate::sys::{Errno, Error, Fd, PAGE, SharedFile};
+use std::sync::Arc;
 
 /// Ids of these regions start here, apart from those of switch ports.
 const FIRST_ID: u16 = 0x8000;
@@ -24,11 +27,58 @@ struct Bounds {
     default: (u32, u32),
 }
 
+/// Memory of a program, to be a region.
+#[derive(Clone, Debug)]
+pub enum ProgramMemory {
+    /// A file.
+    File {
+        /// Open for reading and writing.
+        fd: Arc<Fd>,
+        /// Which it is, and where in it the memory starts.
+        file: SharedFile,
+        /// Whether it may be truncated by somebody who could harm the engine's process.
+        guarded: bool,
+    },
+    /// A shared mapping of this process.
+    Here {
+        /// Where it starts.
+        address: u64,
+        /// What it maps.
+        file: SharedFile,
+    },
+}
+
+impl ProgramMemory {
+    fn file(&self) -> SharedFile {
+        match self {
+            ProgramMemory::File { file, .. } | ProgramMemory::Here { file, .. } => *file,
+        }
+    }
+}
+
 /// Which memory a region is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Source {
     file: SharedFile,
     len: u64,
+    /// The file, if there is one to pass on.
+    pub fd: Option<Arc<Fd>>,
+}
+
+impl Source {
+    /// Where in the file the region starts, bytes.
+    pub fn offset(&self) -> u64 {
+        self.file.offset
+    }
+}
+
+/// What became of the options of a registration that the engine carries out; none that was not reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// The pools that external memory was divided into.
+    pub extmem: Option<Result<Pools, Errno>>,
+    /// The largest offset that holds.
+    pub offsets: Option<Result<u64, Errno>>,
 }
 
 fn pool(asked: Pool, bounds: &Bounds, what: &str) -> Result<Pool, Failure> {
@@ -54,7 +104,9 @@ fn plan(asked: &Pools) -> Result<(Pools, Layout), Failure> {
     };
     let bytes = |p: &Pool| (u64::from(p.size) * u64::from(p.count)).next_multiple_of(PAGE as u64);
     let meta = bytes(&pools.interfaces) + bytes(&pools.rings);
-    let size = asked.memsize / PAGE as u64 * PAGE as u64;
+    let whole = asked.memsize / PAGE as u64 * PAGE as u64;
+    // What no object would lie in is not mapped: a file may be said to be of any size.
+    let size = whole.min(meta + bytes(&pools.buffers) + PAGE as u64);
     let room = size.checked_sub(meta + u64::from(FRAME_SHIFT)).map_or(0, |n| n / u64::from(BUF_SIZE));
     let buffers = room.min(pools.buffers.count.into()) as u32;
     if buffers < *BUFFERS.count.start() {
@@ -66,45 +118,82 @@ fn plan(asked: &Pools) -> Result<(Pools, Layout), Failure> {
 }
 
 impl Engine {
-    /// Makes a region of memory of the program, or finds the one that is made of it: its id, and its pools as the program is
-    /// told. It goes with its last port, or by [`Engine::drop_idle`] if it gets none.
-    ///
-    /// Errors: `EFAULT` nothing is mapped there; `EOPNOTSUPP` not one shared mapping, or not page aligned; `EINVAL`, `ENOMEM`
-    /// for sizes.
-    pub fn extmem(&mut self, extmem: &Extmem) -> Result<(u16, Pools), Failure> {
-        let (mut pools, layout) = plan(&extmem.pools)?;
-        let not_shared = || {
-            let message = format!(
-                "{} bytes at {:#x} are not one shared, writable mapping: map them with MAP_SHARED (a file, hugepages, \
-                 MAP_ANONYMOUS)",
-                layout.size, extmem.address
-            );
-            Condition::ExtmemShared.says(message)
-        };
-        if !extmem.address.is_multiple_of(PAGE as u64) {
-            return Err(not_shared());
+    /// Binds, in memory of the program and with offsets if options say so; nothing of it stays when it fails.
+    pub fn register_with(
+        &mut self,
+        register: &Register,
+        memory: Option<ProgramMemory>,
+        answers: &mut Answers,
+    ) -> Result<Grant, Failure> {
+        let mut mem_id = register.mem_id;
+        if let Some(extmem) = &register.options.extmem {
+            let region = match memory {
+                Some(memory) => self.extmem(&extmem.pools, memory),
+                None => Err(Condition::ExtmemShared.says("external memory did not come with the request")),
+            };
+            answers.extmem = Some(region.as_ref().map(|r| r.1).map_err(|e| e.errno));
+            mem_id = region?.0;
         }
-        let file = shared_mapping(extmem.address, layout.size).map_err(|e| match e {
-            Errno(libc::EFAULT) => Condition::ExtmemAddress.says(format!("nothing is mapped at {:#x}", extmem.address)),
-            Errno(libc::EINVAL) => not_shared(),
-            e => Failure::system(&Error::new("read", "/proc/self/maps", e)),
-        })?;
-        let source = Source { file, len: layout.size };
-        let known = self.regions.values().find(|r| r.source() == Some(source)).map(|r| r.id);
+        let grant = self.register(&Register { mem_id, ..register.clone() }).inspect_err(|_| self.drop_idle())?;
+        if let Some(offsets) = &register.options.offsets {
+            let done = self.offsets(grant.id, register.flags, offsets);
+            answers.offsets = Some(done.as_ref().map(|&max| max).map_err(|e| e.errno));
+            if let Err(e) = done {
+                let id = grant.id;
+                drop(grant);
+                self.release(id);
+                return Err(e);
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Makes a region of memory of a program, or finds the one that is made of it: its id, and its pools as the program is
+    /// told. It goes with its last port, or by [`Engine::drop_idle`] if it gets none.
+    fn extmem(&mut self, asked: &Pools, memory: ProgramMemory) -> Result<(u16, Pools), Failure> {
+        let (mut pools, layout) = plan(asked)?;
+        let (file, len) = (memory.file(), layout.size);
+        let same = |s: &Source| s.file == file && s.len == len;
+        let known = self.regions.values().find(|r| r.source().is_some_and(same)).map(|r| r.id);
         let id = match known {
             Some(id) => id,
             None => {
                 let free = (FIRST_ID..=u16::MAX).find(|id| !self.regions.contains_key(id));
                 let id = free.ok_or_else(|| Condition::System.says("too many regions"))?;
-                let memory = Memory::shared_with_program(extmem.address, layout.size as usize);
-                let memory = memory.map_err(|_| not_shared())?;
-                self.regions.insert(id, Region::of_program(id, memory, layout, source)?);
+                let failed = |e| match e {
+                    Errno(libc::EINVAL | libc::EACCES | libc::EPERM | libc::ENODEV) => not_shared(asked),
+                    e => Failure::system(&Error::new("mmap", "memory of the program", e)),
+                };
+                let (memory, fd) = match memory {
+                    ProgramMemory::File { fd, file, guarded } => {
+                        (Memory::of_file(&*fd, file.offset, len as usize, guarded).map_err(failed)?, Some(fd))
+                    }
+                    ProgramMemory::Here { address, .. } => {
+                        (Memory::shared_with_program(address, len as usize).map_err(failed)?, None)
+                    }
+                };
+                self.regions.insert(id, Region::of_program(id, memory, layout, Source { file, len, fd })?);
                 id
             }
         };
-        pools.mem_id = extmem.pools.mem_id;
+        pools.mem_id = asked.mem_id;
         Ok((id, pools))
     }
+}
+
+/// Refuses memory that cannot be shared.
+pub fn not_shared(pools: &Pools) -> Failure {
+    let message = format!(
+        "the {} bytes of external memory are neither one shared, writable mapping (a file, hugepages, a memfd) nor anonymous \
+         memory, in whole pages",
+        pools.memsize
+    );
+    Condition::ExtmemShared.says(message)
+}
+
+/// Bytes of external memory that a request is about, whole pages, if its sizes are sound.
+pub fn extmem_size(asked: &Pools) -> Result<u64, Failure> {
+    plan(asked).map(|(_, layout)| layout.size)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{KringPlace, RingPlace};
 use crate::shm::Memory;
-use crate::sys::{Fd, Mode};
+use crate::sys::{Errno, Fd, Mode};
 use std::sync::Arc;
 
 /// Names a registration until it is released.
@@ -19,10 +19,8 @@ pub struct Grant {
     pub id: GrantId,
     /// What the program is told.
     pub reply: RegisterReply,
-    /// The region that the program maps.
-    pub region: Arc<Fd>,
-    /// The region itself if it is memory of the program; [`Grant::region`] is of no use then.
-    pub extmem: Option<Arc<Memory>>,
+    /// The region.
+    pub region: RegionGrant,
     /// Private state of the port's rings.
     pub private: Arc<Fd>,
     /// Size of that, bytes.
@@ -39,6 +37,31 @@ pub struct Grant {
     pub links: Vec<Arc<Fd>>,
     /// Nothing moves before the client says that it has mapped the rings: `Engine::mapped`.
     pub awaited: bool,
+}
+
+/// A region.
+#[derive(Clone, Debug)]
+pub struct RegionGrant {
+    /// What to map.
+    pub fd: Arc<Fd>,
+    /// From where on, bytes.
+    pub at: u64,
+    /// Size, bytes.
+    pub size: u64,
+    /// Whether it is memory of a program, which has it already and maps nothing.
+    pub of_program: bool,
+    /// The mapping to use instead, where the memory has no descriptor: engine and client are one process then.
+    pub here: Option<Arc<Memory>>,
+}
+
+impl RegionGrant {
+    /// Maps it.
+    pub fn map(&self) -> Result<Arc<Memory>, Errno> {
+        match &self.here {
+            Some(memory) => Ok(memory.clone()),
+            None => Memory::of_file(&*self.fd, self.at, self.size as usize, false),
+        }
+    }
 }
 
 /// One bound ring.
@@ -144,9 +167,7 @@ pub struct SeatGrant {
 #[derive(Debug)]
 pub struct ValePeer {
     /// The port's region.
-    pub region: Arc<Fd>,
-    /// Its size, bytes.
-    pub region_size: u64,
+    pub region: RegionGrant,
     /// Private state of the port's rings.
     pub private: Arc<Fd>,
     /// Size of that, bytes.

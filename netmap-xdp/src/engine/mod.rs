@@ -30,10 +30,10 @@ mod vale;
 mod vale_name;
 mod vale_requests;
 
-pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
-
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use extmem::{Answers, ProgramMemory, extmem_size, not_shared};
+pub use grant::{CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 pub use service::Nudge;
+pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -60,6 +60,9 @@ use vale::ValeId;
 const MAIN_REGION: u16 = 1;
 /// Buffers of region 1 unless more are asked for or the setting says otherwise: rings of 1024 slots for four queues.
 const DEFAULT_BUFFERS: u32 = 16384;
+/// Extra buffers for which a region is made larger, 256 MB of them, unless the setting makes room for more. Who asks for
+/// all there could be would make whoever hosts the engine touch gigabytes.
+const MOST_EXTRA: u32 = 1 << 17;
 /// Bounds of a ring's size.
 const SLOTS: std::ops::RangeInclusive<u32> = 8..=16384;
 /// Bytes of the two kinds of object at the head of a region, as `NETMAP_REQ_POOLS_INFO_GET` tells them.
@@ -166,7 +169,11 @@ impl Engine {
             Request::PollingOn(polling) => self.polling(polling, true).map(|()| Reply::Done),
             Request::PollingOff(polling) => self.polling(polling, false).map(|()| Reply::Done),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
-            _ => Err(Failure::not_supported_yet("this request", "a switch")),
+            Request::ValeConfig(config) => Err(Condition::NoSwitchModule
+                .says(format!("{}: switches learn addresses, and have no module to configure", config.name))),
+            Request::KloopStart(_) | Request::KloopStop | Request::CsbEnable(_) => {
+                Err(Condition::System.says("the sync loop runs in the program"))
+            }
         }
     }
 
@@ -445,7 +452,7 @@ impl Engine {
         let mut grant = || -> Result<Grant, Failure> {
             let [tx, rx] = self.ports.grants(&held.port, &held.selection);
             let (private, private_size) = port.rings.private().share()?;
-            let shared = region.share()?;
+            let shared = region.grant()?;
             let extra_bufs = lend_extra(region, nifp, &port.name, register.extra_bufs);
             let [tx_slots, rx_slots] = port.rings.slots();
             let reply = RegisterReply {
@@ -460,11 +467,10 @@ impl Engine {
                 mem_id: region.id,
                 extra_bufs,
             };
-            let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, links) = (Arc::new(shared), Arc::new(private), self.ports.share_links(&held.port)?);
+            let (region, private, links) = (shared, Arc::new(private), self.ports.share_links(&held.port)?);
             let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited })
+            Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -484,7 +490,7 @@ impl Engine {
             tx.saturating_add(rings(counts.rx, counts.host_rx).saturating_mul(rx))
         });
         // Room for a second port of the same size, as a bridge needs it.
-        let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(1 << 22)).saturating_add(2);
+        let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(MOST_EXTRA)).saturating_add(2);
         settings().buffers.unwrap_or(need.max(DEFAULT_BUFFERS))
     }
 

@@ -103,7 +103,7 @@ impl MonitorPort {
             None
         } else {
             let rings = plan.selection.tx.len() as u32 * plan.slots[0] + plan.selection.rx.len() as u32 * plan.slots[1];
-            let buffers = rings.saturating_add(plan.extra_bufs.min(1 << 22)) + NETMAP_FIRST_BUF;
+            let buffers = rings.saturating_add(plan.extra_bufs.min(super::MOST_EXTRA)) + NETMAP_FIRST_BUF;
             // Ids are handed out in turn; 0 and 1 are taken, and this one counts only while its port lives.
             Some(Region::new((2 + id % 65533) as u16, buffers)?)
         };
@@ -272,7 +272,8 @@ fn lock(k: &Kring) -> Option<LockGuard<'_>> {
 }
 
 impl Ports {
-    fn home<'a>(&'a self, key: &PortKey, regions: &'a HashMap<u16, Region>) -> Option<&'a Region> {
+    /// The region that the rings of a port lie in.
+    pub fn home<'a>(&'a self, key: &PortKey, regions: &'a HashMap<u16, Region>) -> Option<&'a Region> {
         let shared = regions.get(&self.mem_id(key));
         match key {
             PortKey::Monitor(id) => self.monitors.get(id)?.home(shared),

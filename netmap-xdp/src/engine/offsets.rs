@@ -1,8 +1,9 @@
 //! Packet offsets (`NETMAP_REQ_OPT_OFFSETS`): checked against the port, and written into rings that nobody else uses yet.
 //!
-//! Transmission starts at the offset. A received packet is moved behind the offset of its slot, since the kernel places all
+//! NIC rings, pipes, switch ports, null ports and copy monitors have them. Transmission starts at the offset. A received packet is moved behind the offset of its slot, since the kernel places all
 //! packets alike; several slots in one received buffer (`nro_min_gap`) are therefore refused.
 
+use super::monitor::shares_region;
 use super::registry::PortKey;
 use super::rings::RingTable;
 use super::{Engine, GrantId};
@@ -33,10 +34,10 @@ fn mask(o: &Offsets) -> Result<u64, Failure> {
 
 impl Engine {
     /// Lets the rings of a registration have offsets; returns the largest that holds. To be asked before the rings are used.
-    pub fn offsets(&mut self, id: GrantId, o: &Offsets) -> Result<u64, Failure> {
+    pub fn offsets(&mut self, id: GrantId, flags: u64, o: &Offsets) -> Result<u64, Failure> {
         let held = self.grants.get(&id).ok_or_else(Failure::not_bound)?;
         let view = self.ports.view(&held.port);
-        let region = self.regions.get(&self.ports.mem_id(&held.port));
+        let region = self.ports.home(&held.port, &self.regions);
         let (Some(view), Some(region)) = (view, region) else { return Err(Failure::not_bound()) };
         let counts = view.rings.counts();
         // A kind of port whose carriers know no offsets is to say so here.
@@ -48,11 +49,11 @@ impl Engine {
             PortKey::Nic(_) if held.selection.tx.end > counts.tx || held.selection.rx.end > counts.rx => {
                 return Err(Condition::NoOffsets.says(format!("{}: host rings have no offsets", view.name)));
             }
-            PortKey::Monitor(_) | PortKey::Vale(_) => {
-                let message = format!("{}: monitors and switch ports have no offsets", view.name);
+            PortKey::Monitor(_) if shares_region(flags) => {
+                let message = format!("{}: a zero-copy monitor gets packets where they lie; capture copies", view.name);
                 return Err(Condition::NoOffsets.says(message));
             }
-            PortKey::Nic(_) | PortKey::Null(_) => None,
+            PortKey::Nic(_) | PortKey::Null(_) | PortKey::Vale(_) | PortKey::Monitor(_) => None,
             PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),
             PortKey::Pipe(k, PipeRole::Slave) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Master)),
         };

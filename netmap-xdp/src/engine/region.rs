@@ -4,6 +4,7 @@
 //! port is read off its rings when it goes, and never what a live ring still names is freed.
 
 use super::extmem::Source;
+use super::grant::RegionGrant;
 use crate::abi::{NETMAP_FIRST_BUF, NI_PRIV_MEM};
 use crate::ctl::{Condition, Failure};
 use crate::ring::{Dir, IfHeader, Kring, KringPlace, RingHeader, RingPlace, SlotView};
@@ -57,9 +58,10 @@ impl Region {
         })
     }
 
-    /// A region in memory of the program. Its descriptor is an empty memfd, since the program maps nothing of it.
+    /// A region in memory of the program.
     pub fn of_program(id: u16, memory: Arc<Memory>, layout: Layout, source: Source) -> Result<Region, Failure> {
         let failed = |e| Failure::system(&Error::new("memfd_create", format!("region {id}"), e));
+        // Stands for memory of this process whose file cannot be had.
         let fd = sealed_memfd(c"netmap-extmem", 0).map_err(failed)?;
         let (objects, buffers) = (Arena::new(layout.meta), BufPool::new(layout.buffers));
         let (filled, ifs) = (HashMap::new(), HashMap::new());
@@ -67,8 +69,8 @@ impl Region {
     }
 
     /// Which memory of the program it is.
-    pub fn source(&self) -> Option<Source> {
-        self.source
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 
     /// Its size in bytes: `nr_memsize`.
@@ -89,6 +91,18 @@ impl Region {
     /// A descriptor for a client.
     pub fn share(&self) -> Result<Fd, Failure> {
         self.fd.try_clone().map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a region", e)))
+    }
+
+    /// The region, for a client to map.
+    pub fn grant(&self) -> Result<RegionGrant, Failure> {
+        let (fd, at, here) = match &self.source {
+            None => (Arc::new(self.share()?), 0, None),
+            Some(source) => match &source.fd {
+                Some(fd) => (fd.clone(), source.offset(), None),
+                None => (Arc::new(self.share()?), 0, Some(self.memory.clone())),
+            },
+        };
+        Ok(RegionGrant { fd, at, size: self.layout.size, of_program: self.source.is_some(), here })
     }
 
     /// The buffer pool as a UMEM.

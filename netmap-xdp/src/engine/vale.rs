@@ -8,7 +8,7 @@
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
-use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
+use super::grant::{CarrierGrant, RegionGrant, RingGrant, SeatGrant, ValePeer};
 use super::mates::Mates;
 use super::region::Region;
 use super::rings::{Private, RingTable};
@@ -29,8 +29,6 @@ use std::time::Duration;
 const MAX_SWITCHES: usize = 256;
 /// Slots of a ring when nobody asks: `NM_BRIDGE_RINGSIZE`.
 const SLOTS: u32 = 1024;
-/// Extra buffers at most: `128 * NM_BDG_MAXSLOTS`.
-const MAX_EXTRA: u32 = 128 * MAX_SLOTS;
 /// Pipes that a private region has room for, on each port: two, as in the original.
 const PIPES: u32 = 2;
 /// Who the engine is in a ring's lock.
@@ -86,7 +84,7 @@ pub struct ValePort {
 /// The region of a port that somebody uses.
 #[derive(Clone)]
 struct Shared {
-    fd: Arc<Fd>,
+    grant: RegionGrant,
     memory: Arc<Memory>,
 }
 
@@ -133,7 +131,7 @@ pub fn shape(register: &Register) -> (RingCounts, [u32; 2]) {
 /// Buffers of the private region of such a port: its rings, room for pipes, extra buffers (`netmap_mem_private_new`).
 pub fn buffers(counts: RingCounts, slots: [u32; 2], extra: u32) -> u32 {
     let rings = |n: u16, slots: u32| (u32::from(n) + 1 + 4 * PIPES) * slots;
-    rings(counts.tx, slots[0]) + rings(counts.rx, slots[1]) + 2 + extra.min(MAX_EXTRA)
+    rings(counts.tx, slots[0]) + rings(counts.rx, slots[1]) + 2 + extra.min(super::MOST_EXTRA)
 }
 
 fn private(counts: RingCounts, slots: [u32; 2]) -> Result<RingTable, Failure> {
@@ -521,7 +519,7 @@ impl Switchboard {
             }
         }
         if port.shared.is_none() {
-            port.shared = Some(Shared { fd: Arc::new(region.share()?), memory: region.memory().clone() });
+            port.shared = Some(Shared { grant: region.grant()?, memory: region.memory().clone() });
         }
         let made = port.rings.krings(region).len();
         let changed = std::mem::replace(&mut port.made, made) != made;
@@ -623,15 +621,14 @@ impl Switchboard {
             return None;
         }
         let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
-        let Shared { fd: region, memory } = port.shared.clone()?;
-        let region_size = memory.size() as u64;
+        let region = port.shared.as_ref()?.grant.clone();
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
             Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
         };
         let rings = (0..port.counts.rx).map(ring).collect();
-        Some(ValePeer { region, region_size, private: Arc::new(private), private_size, rings })
+        Some(ValePeer { region, private: Arc::new(private), private_size, rings })
     }
 
     /// A user of a port has left: with the last one its rings go, which are the region's to free, with their buffers.
@@ -698,5 +695,6 @@ mod tests {
         let (counts, slots) = shape(&asked);
         assert_eq!((counts.tx, counts.rx, slots), (16, 1, [1024, 4096]));
         assert_eq!(buffers(counts, [8, 8], 5), (16 + 9) * 8 + 10 * 8 + 7);
+        assert_eq!(buffers(counts, [8, 8], u32::MAX), (16 + 9) * 8 + 10 * 8 + 2 + super::super::MOST_EXTRA);
     }
 }

@@ -180,10 +180,12 @@ impl Tap {
         let (source, target) = (from.slot(i), self.ring.slot(j));
         let (idx, theirs) = (source.buf_idx.load(Relaxed), target.buf_idx.load(Relaxed));
         let (at, to) = (from.buffer(idx)?, self.ring.buffer(theirs)?);
-        let len = source.len.load(Relaxed).min(BUF_SIZE as u16);
+        let mut len = source.len.load(Relaxed).min(BUF_SIZE as u16);
         let flags = source.flags.load(Relaxed);
         if self.kind == TapKind::Copy {
-            from.region().copy(at, self.ring.region(), to, len.into()).ok()?;
+            let (skip, room) = (from.offset(source), self.ring.offset(target));
+            len = len.min((BUF_SIZE - skip) as u16).min((BUF_SIZE - room) as u16);
+            from.region().copy(at + u64::from(skip), self.ring.region(), to + u64::from(room), len.into()).ok()?;
         } else {
             source.len.store(target.len.load(Relaxed), Relaxed);
             // Should this process die in between, no slot would name the monitor's buffer: the engine finds it here.

@@ -3,7 +3,9 @@
 
 use super::wire::{Malformed, Reader, Wire, Writer, wire_enum, wire_struct};
 use crate::ctl::RegisterReply;
-use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+use crate::engine::{
+    Answers, CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer,
+};
 use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
@@ -13,11 +15,13 @@ use crate::xsk::Geometry;
 use std::sync::Arc;
 
 wire_struct! {
-    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited }
+    Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited }
     TapsGrant { number, taps }
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }
-    ValePeer { region, region_size, private, private_size, rings }
+    Answers { extmem, offsets }
+    RegionGrant { fd, at, size, of_program, here }
+    ValePeer { region, private, private_size, rings }
     RingGrant { ring, kring, carrier }
     RingPlace { offset, slots, buffers_at, buffers, dir, id }
     KringPlace { offset }
@@ -38,11 +42,11 @@ wire_enum! {
     Geometry { 0 => Unaligned, 1 => Aligned }
 }
 
-/// Memory of a program stays in its process: netmapd refuses requests that bring any, so a grant on the wire has none.
+/// A mapping stays in its process: netmapd takes memory of programs by its descriptor only, so a grant on the wire has none.
 impl Wire for Arc<Memory> {
     fn put(&self, _: &mut Writer) {}
     fn take(_: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Err(Malformed("memory of a program, which cannot be passed on"))
+        Err(Malformed("a mapping, which cannot be passed on"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! client                         daemon
 //! Hello                       -> Welcome: the client's number in ring locks, whether it is admitted at all
 //! Open                        -> Opened: the program's netmap descriptor (a socket; the daemon keeps the other end)
-//! Register(token, namespace)  -> Granted: the grant with its descriptors
+//! Register(token, namespace)  -> Granted: the grant with its descriptors; or Refused, with what became of its options
 //! Attach(token)               -> Granted, Unbound or Unknown: for a descriptor that came from another process
 //! Release(token)              -> Done: the binding is undone, the descriptor stays
 //! Mapped(token)               -> Done: a granted NIC port whose rings were to be mapped first begins to work
@@ -30,7 +30,7 @@ pub use frame::{Assembly, Header, PIECE, Piece, VERSION, open, pieces};
 pub use wire::{Malformed, Reader, Wire, Writer};
 
 use crate::ctl::{self, Condition, Failure};
-use crate::engine::{Grant, Part, Status, TapsGrant, ValePeer};
+use crate::engine::{Answers, Grant, Part, Status, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sys::Fd;
 use std::sync::Arc;
@@ -104,6 +104,8 @@ pub struct RegisterToken {
     pub namespace: Option<Arc<Fd>>,
     /// The request.
     pub register: ctl::Register,
+    /// Memory of the program that it is to be bound in: a file, and where in it.
+    pub memory: Option<(Arc<Fd>, u64)>,
 }
 
 /// A request that binds nothing.
@@ -136,6 +138,8 @@ pub enum FromEngine {
     Done,
     /// To `Taps`; nothing if there is no such ring.
     Taps(Option<TapsGrant>),
+    /// To `Register`, in place of `Failed`.
+    Refused(Refused),
     /// To `ValePeer`; nothing if that generation is over, or the sender has no port of that switch.
     ValePeer(Option<ValePeer>),
     /// To `Status`.
@@ -158,16 +162,28 @@ pub struct Granted {
     pub grant: Arc<Grant>,
     /// `NR_*` of the registration.
     pub flags: u64,
+    /// What became of its options.
+    pub answers: Answers,
+}
+
+/// A registration that failed.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub failure: Failure,
+    /// What became of its options.
+    pub answers: Answers,
 }
 
 wire_struct! {
-    RegisterToken { token, namespace, register }
+    RegisterToken { token, namespace, register, memory }
     Asked { namespace, request }
     RingOf { token, dir, ring }
     PeerAsked { switch, port, generation }
     StatusAsked { namespace, part }
     Welcome { client, admitted }
-    Granted { grant, flags }
+    Granted { grant, flags, answers }
+    Refused { failure, answers }
 }
 
 wire_enum! {
@@ -177,7 +193,7 @@ wire_enum! {
     }
     FromEngine {
         0 => Failed(f), 1 => Welcome(w), 2 => Opened(fd), 3 => Granted(g), 4 => Unbound, 5 => Unknown, 6 => Answer(r),
-        7 => Done, 8 => Taps(t), 9 => ValePeer(p), 10 => Status(s),
+        7 => Done, 8 => Taps(t), 9 => ValePeer(p), 10 => Status(s), 11 => Refused(r),
     }
 }
 

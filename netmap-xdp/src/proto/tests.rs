@@ -5,7 +5,9 @@ use crate::ctl::{
     Csb, EventFdPair, EventFds, Geometry, KloopMode, Offsets, Options, Pool, Pools, PortInfo, PortInfoReply, PortName,
     Register, RegisterReply, Reply, Request, ValeAttach, ValeConfig, ValeList, ValeListReply,
 };
-use crate::engine::{CarrierGrant, GrantId, Holder, Kind, PortStatus, RegionStatus, RingGrant, RingStatus};
+use crate::engine::{
+    Answers, CarrierGrant, GrantId, Holder, Kind, PortStatus, RegionGrant, RegionStatus, RingGrant, RingStatus,
+};
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
 use crate::sys::{Errno, Mode, sealed_memfd};
@@ -69,20 +71,13 @@ fn grant(queues: u16) -> Grant {
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
     let (region, private, links) = (file(), file(), vec![file()]);
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
-    Grant {
-        id: GrantId(99),
-        reply,
-        region,
-        extmem: None,
-        private,
-        private_size: 8192,
-        tx,
-        rx,
-        name,
-        mode,
-        links,
-        awaited: true,
-    }
+    let region = RegionGrant { fd: region, at: 8192, size: 1 << 20, of_program: true, here: None };
+    let (id, private_size, awaited) = (GrantId(99), 8192, true);
+    Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited }
+}
+
+fn answers() -> Answers {
+    Answers { extmem: Some(Ok(Pools { memsize: 5, ..Pools::default() })), offsets: Some(Err(Errno(libc::EBUSY))) }
 }
 
 /// A grant of software rings.
@@ -164,8 +159,13 @@ fn to_engine() -> Vec<ToEngine> {
         ToEngine::Open,
         ToEngine::Attach(file()),
         ToEngine::Release(file()),
-        ToEngine::Register(RegisterToken { token: file(), namespace: None, register: register() }),
-        ToEngine::Register(RegisterToken { token: file(), namespace: Some(file()), register: register() }),
+        ToEngine::Register(RegisterToken { token: file(), namespace: None, register: register(), memory: None }),
+        ToEngine::Register(RegisterToken {
+            token: file(),
+            namespace: Some(file()),
+            register: register(),
+            memory: Some((file(), 4096)),
+        }),
     ];
     all.push(ToEngine::Status(StatusAsked { namespace: Some(file()), part: Part { from: 7, accounts: true } }));
     all.extend(requests().into_iter().map(|request| ToEngine::Ask(Asked { namespace: Some(file()), request })));
@@ -211,8 +211,12 @@ fn from_engine() -> Vec<FromEngine> {
         FromEngine::Failed(Failure { errno: Errno(libc::EPERM), message: "é no".into() }),
         FromEngine::Welcome(Welcome { client: 5, admitted: true }),
         FromEngine::Opened(file()),
-        FromEngine::Granted(Granted { grant: Arc::new(grant(3)), flags: 5 }),
-        FromEngine::Granted(Granted { grant: Arc::new(pipe_grant()), flags: 0 }),
+        FromEngine::Granted(Granted { grant: Arc::new(grant(3)), flags: 5, answers: answers() }),
+        FromEngine::Granted(Granted { grant: Arc::new(pipe_grant()), flags: 0, answers: Answers::default() }),
+        FromEngine::Refused(Refused {
+            failure: Failure { errno: Errno(libc::EBUSY), message: String::new() },
+            answers: answers(),
+        }),
         FromEngine::Unbound,
         FromEngine::Unknown,
         FromEngine::Done,
@@ -257,7 +261,8 @@ fn every_message_arrives_as_it_was_sent() {
 #[cfg_attr(miri, ignore = "asks the kernel")]
 fn a_grant_of_many_queues_takes_several_pieces_and_each_socket_once() {
     for queues in [0, 1, 127, 300] {
-        let message = FromEngine::Granted(Granted { grant: Arc::new(grant(queues)), flags: 0 });
+        let message =
+            FromEngine::Granted(Granted { grant: Arc::new(grant(queues)), flags: 0, answers: Answers::default() });
         let sent: usize = pieces(&message, 0).iter().map(|p| p.fds.len()).sum();
         assert_eq!(sent, usize::from(queues) + 3);
         let FromEngine::Granted(got) = carried(&message) else { panic!() };

@@ -202,6 +202,19 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
+impl<T: Wire, E: Wire> Wire for Result<T, E> {
+    fn put(&self, to: &mut Writer) {
+        self.is_ok().put(to);
+        match self {
+            Ok(value) => value.put(to),
+            Err(error) => error.put(to),
+        }
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        if bool::take(from)? { T::take(from).map(Ok) } else { E::take(from).map(Err) }
+    }
+}
+
 /// As many as the bytes give: every element takes one at least, so a message bounds its own list.
 impl<T: Wire> Wire for Vec<T> {
     fn put(&self, to: &mut Writer) {

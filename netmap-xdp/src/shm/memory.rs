@@ -86,6 +86,16 @@ impl Memory {
         Ok(Arc::new(Memory { map: Map::borrowed(addr, len)? }))
     }
 
+    /// `len` bytes of a file of a program's from `offset`; see [`Map::of_file`].
+    pub fn of_file(fd: &impl AsRawFd, offset: u64, len: usize, guarded: bool) -> Result<Arc<Memory>, Errno> {
+        Ok(Arc::new(Memory { map: Map::of_file(fd, offset, len, guarded)? }))
+    }
+
+    /// Whether pages of a guarded mapping vanished.
+    pub fn broken(&self) -> bool {
+        self.map.broken()
+    }
+
     /// A second mapping of shared memory of the program, which stays when the program unmaps its own.
     pub fn shared_with_program(addr: u64, len: usize) -> Result<Arc<Memory>, Errno> {
         let addr = usize::try_from(addr).map_err(|_| Errno(libc::EFAULT))?;

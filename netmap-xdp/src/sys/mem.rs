@@ -1,6 +1,7 @@
 //! Shared memory: sealed memfds and mappings that unmap themselves.
 
-use super::{Errno, Fd, OwnProcess, UserMem, syscall};
+use super::program::page_size;
+use super::{Errno, Fd, Guard, OwnProcess, UserMem, syscall};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
@@ -23,13 +24,32 @@ pub fn sealed_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
     }
 }
 
+/// A file in memory that holds `bytes`, to be read from its start; the descriptor is the program's.
+pub fn memory_file(name: &std::ffi::CStr, bytes: &[u8], cloexec: bool) -> Result<i32, Errno> {
+    let flags = if cloexec { libc::MFD_CLOEXEC } else { 0 };
+    // SAFETY: `name` is a C string, `bytes` a live slice; the other arguments are integers.
+    unsafe {
+        let fd = syscall(libc::SYS_memfd_create, [name.as_ptr() as usize, flags as usize, 0, 0, 0, 0])?;
+        let written = syscall(libc::SYS_pwrite64, [fd, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]);
+        match written {
+            Ok(n) if n == bytes.len() => Ok(fd as i32),
+            other => {
+                super::close(fd as i32);
+                Err(other.err().unwrap_or(Errno(libc::EIO)))
+            }
+        }
+    }
+}
+
 /// A shared, writable mapping; unmapped when dropped.
 #[derive(Debug)]
 pub struct Map {
     addr: NonNull<u8>,
     len: usize,
-    /// Not ours to unmap.
-    borrowed: bool,
+    /// What is ours to unmap: address and length, which is 0 if it is not.
+    whole: (usize, usize),
+    /// Set if its pages may vanish.
+    guard: Option<Guard>,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; whoever reads and writes it answers for the order.
@@ -47,7 +67,24 @@ impl Map {
             syscall(libc::SYS_mmap, [0, len, prot, flags as usize, fd.as_raw_fd() as usize, offset as usize])?
         };
         let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::ENOMEM))?;
-        Ok(Map { addr, len, borrowed: false })
+        Ok(Map { addr, len, whole: (addr.as_ptr() as usize, len), guard: None })
+    }
+
+    /// Maps `len` bytes of a file of somebody else's from `offset`: of a file of huge pages whole ones. With `guarded`, pages
+    /// that vanish (the owner truncates the file) are replaced by private zeroes instead of ending this process; see
+    /// [`Guard`].
+    pub fn of_file(fd: &impl AsRawFd, offset: u64, len: usize, guarded: bool) -> Result<Map, Errno> {
+        let unit = page_size(fd)?;
+        let from = offset / unit * unit;
+        let end = offset.checked_add(len as u64).and_then(|end| end.checked_next_multiple_of(unit));
+        let whole = usize::try_from(end.ok_or(Errno(libc::EINVAL))? - from).map_err(|_| Errno(libc::EINVAL))?;
+        let mut map = Map::shared(fd, whole, from, false)?;
+        let start = map.addr;
+        map.guard = if guarded { Some(Guard::over(start.as_ptr() as usize, whole)?) } else { None };
+        // SAFETY: `offset` lies in the mapping, which begins less than a page before it.
+        map.addr = unsafe { start.add((offset - from) as usize) };
+        map.len = len;
+        Ok(map)
     }
 
     /// Memory of the program at `addr`, used in its place and not unmapped when dropped; every page of it can be read now
@@ -61,7 +98,7 @@ impl Map {
             OwnProcess.read(at as u64, &mut [0])?;
         }
         let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::EFAULT))?;
-        Ok(Map { addr, len, borrowed: true })
+        Ok(Map { addr, len, whole: (0, 0), guard: None })
     }
 
     /// A second mapping of the shared memory at `addr`, which stays when the program unmaps its own. `EINVAL`: it is not one
@@ -70,7 +107,12 @@ impl Map {
         // SAFETY: of a length of 0 `mremap` makes another mapping of the same pages, where the kernel chooses.
         let addr = unsafe { syscall(libc::SYS_mremap, [addr, 0, len, libc::MREMAP_MAYMOVE as usize, 0, 0])? };
         let addr = NonNull::new(addr as *mut u8).ok_or(Errno(libc::ENOMEM))?;
-        Ok(Map { addr, len, borrowed: false })
+        Ok(Map { addr, len, whole: (addr.as_ptr() as usize, len), guard: None })
+    }
+
+    /// Whether pages of a [guarded](Map::of_file) mapping vanished.
+    pub fn broken(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::broken)
     }
 
     /// Start of the mapping.
@@ -91,72 +133,14 @@ impl Map {
     }
 }
 
-/// What a shared mapping maps: device, inode and offset of its first byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedFile {
-    device: [u32; 2],
-    inode: u64,
-    offset: u64,
-}
-
-/// What the `len` bytes at `addr` map. `EFAULT`: nothing, or not all of them; `EINVAL`: not one shared and writable mapping.
-pub fn shared_mapping(addr: u64, len: u64) -> Result<SharedFile, Errno> {
-    parse_mapping(&read_whole(c"/proc/self/maps")?, addr, len)
-}
-
-fn parse_mapping(maps: &str, addr: u64, len: u64) -> Result<SharedFile, Errno> {
-    let end = addr.checked_add(len).filter(|_| len > 0).ok_or(Errno(libc::EFAULT))?;
-    let hex = |s: &str| u64::from_str_radix(s, 16).ok();
-    for line in maps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let Some((from, to)) = words.next().and_then(|w| w.split_once('-')) else { continue };
-        let (Some(from), Some(to)) = (hex(from), hex(to)) else { continue };
-        if !(from..to).contains(&addr) {
-            continue;
-        }
-        let shared = words.next() == Some("rw-s");
-        let offset = words.next().and_then(hex);
-        let device = words.next().and_then(|w| w.split_once(':')).and_then(|(a, b)| hex(a).zip(hex(b)));
-        let inode = words.next().and_then(|w| w.parse().ok());
-        return match (offset, device, inode) {
-            (Some(offset), Some((major, minor)), Some(inode)) if shared && end <= to => {
-                Ok(SharedFile { device: [major as u32, minor as u32], inode, offset: offset + (addr - from) })
-            }
-            _ => Err(Errno(libc::EINVAL)),
-        };
-    }
-    Err(Errno(libc::EFAULT))
-}
-
-/// The contents of a small file, by system calls.
-fn read_whole(path: &std::ffi::CStr) -> Result<String, Errno> {
-    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
-    // SAFETY: the path is a C string; the new descriptor is ours.
-    let fd = unsafe {
-        let at = libc::AT_FDCWD as usize;
-        Fd::from_raw_high(syscall(libc::SYS_openat, [at, path.as_ptr() as usize, flags, 0, 0, 0])? as i32)
-    };
-    let (mut all, mut part) = (Vec::new(), [0u8; 4096]);
-    loop {
-        // SAFETY: the buffer has the size that is told.
-        let n = unsafe {
-            let args = [fd.as_raw_fd() as usize, part.as_mut_ptr() as usize, part.len(), 0, 0, 0];
-            syscall(libc::SYS_read, args)?
-        };
-        if n == 0 {
-            return Ok(String::from_utf8_lossy(&all).into_owned());
-        }
-        all.extend_from_slice(&part[..n]);
-    }
-}
-
 impl Drop for Map {
     fn drop(&mut self) {
-        if self.borrowed {
+        if self.whole.1 == 0 {
             return;
         }
         // SAFETY: the range is ours, and whoever holds a reference into it holds the mapping too.
-        let _ = unsafe { syscall(libc::SYS_munmap, [self.addr.as_ptr() as usize, self.len, 0, 0, 0, 0]) };
+        let _ = unsafe { syscall(libc::SYS_munmap, [self.whole.0, self.whole.1, 0, 0, 0, 0]) };
+        self.guard = None;
     }
 }
 
@@ -164,39 +148,11 @@ impl Drop for Map {
 mod tests {
     use super::*;
 
-    const MAPS: &str = "\
-7f0000000000-7f0000004000 rw-s 00001000 00:01 1234 /dev/zero (deleted)
-7f0000004000-7f0000006000 rw-p 00000000 00:00 0
-7f0000006000-7f0000008000 r--s 00000000 08:02 99 /tmp/a file
-";
-
-    #[test]
-    fn a_shared_mapping_is_known_by_its_file() {
-        let whole = parse_mapping(MAPS, 0x7f0000000000, 0x4000).unwrap();
-        assert_eq!(whole, SharedFile { device: [0, 1], inode: 1234, offset: 0x1000 });
-        assert_eq!(parse_mapping(MAPS, 0x7f0000001000, 0x1000).unwrap().offset, 0x2000);
-    }
-
-    #[test]
-    fn what_is_private_read_only_longer_or_absent_is_refused() {
-        for (addr, len, errno) in [
-            (0x7f0000004000, 0x1000, libc::EINVAL),
-            (0x7f0000006000, 0x1000, libc::EINVAL),
-            (0x7f0000003000, 0x2000, libc::EINVAL),
-            (0x1000, 0x1000, libc::EFAULT),
-            (u64::MAX, 2, libc::EFAULT),
-            (0x7f0000000000, 0, libc::EFAULT),
-        ] {
-            assert_eq!(parse_mapping(MAPS, addr, len), Err(Errno(errno)), "{addr:#x} {len:#x}");
-        }
-    }
-
     #[test]
     fn a_second_mapping_stays_when_the_first_goes() {
         let fd = sealed_memfd(c"test", PAGE).unwrap();
         let first = Map::shared(&fd, PAGE, 0, false).unwrap();
         let at = first.addr().as_ptr() as usize;
-        shared_mapping(at as u64, PAGE as u64).unwrap();
         let second = Map::second(at, PAGE).unwrap();
         OwnProcess.write(at as u64, b"netmap").unwrap();
         drop(first);

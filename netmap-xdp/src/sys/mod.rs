@@ -4,11 +4,13 @@
 //!
 //! A failed call is an [`Error`] that carries the call's name and its object. Nothing here knows netmap.
 
+mod busguard;
 mod epoll;
 mod fd;
 mod guard;
 mod log;
 mod mem;
+mod program;
 mod settings;
 mod start;
 mod thread;
@@ -20,11 +22,13 @@ pub mod netdev;
 pub mod tap;
 pub mod xdp;
 
+pub use busguard::*;
 pub use epoll::*;
 pub use fd::*;
 pub use guard::*;
 pub use log::*;
 pub use mem::*;
+pub use program::*;
 pub use settings::*;
 pub use start::*;
 pub use thread::*;

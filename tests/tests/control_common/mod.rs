@@ -3,6 +3,7 @@
 
 use netmap_xdp::abi::*;
 use netmap_xdp::client;
+use netmap_xdp_tests::{Cmd, Daemons, tool};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the tests of this binary once more, but for those whose name has `netmapd` in it, with a netmapd of their own in
+/// place of the engine in the process.
+pub fn again_through_netmapd() {
+    // A child that is born while another test has a descriptor open keeps a copy of it.
+    let _turn = alone();
+    let daemons = Daemons::new();
+    let _daemon = daemons.start(&[]);
+    let this = std::env::current_exe().expect("the path of the running test");
+    let again = Cmd::new(this).args(["--skip", "netmapd"]).env("NETMAP_XDP_ENGINE", "daemon");
+    let again = again.env("NETMAP_XDP_SOCKET", daemons.socket()).env("NETMAP_XDP_DAEMON", tool("netmapd"));
+    let done = again.timeout(std::time::Duration::from_secs(120)).run();
+    assert!(done.success(), "{done}");
+    assert!(done.stdout.contains("test result: ok.") && !done.stdout.contains(" 0 passed"), "{done}");
 }
 
 /// An open of `/dev/netmap`.

@@ -39,7 +39,7 @@ const ETH: u16 = 14;
 /// A slot of the batch.
 #[derive(Clone, Copy, Default)]
 struct Frame {
-    /// The buffer; with `NS_INDIRECT` the address of the data in the sender's memory.
+    /// The buffer, and above 32 bits the offset in it; with `NS_INDIRECT` the address of the data in the sender's memory.
     at: u64,
     len: u16,
     flags: u16,
@@ -107,6 +107,7 @@ impl Scratch {
         let header = seat.switch.port(seat.port).header.load(Relaxed).min(12) as u16;
         let ring = usize::from(k.id()) % RINGS;
         let mut known = Known::new(seat);
+        let trains = !k.has_offsets();
         self.used = 0;
         let mut total = Total::default();
         while i != head && self.used < BATCH {
@@ -116,7 +117,7 @@ impl Scratch {
                 break;
             }
             let first = self.used;
-            if let Some(start) = plain(k, i, header) {
+            if let Some(start) = plain(k, i, header).filter(|_| trains) {
                 let to = known.destination(&start, true);
                 i = self.train(k, header, &start, i, head, &mut total);
                 self.enqueue(seat, first, to, ring, true);
@@ -332,7 +333,9 @@ impl Scratch {
         let to = &inlet.kring;
         let (want, packets) = (own.slots + flood.slots, own.packets + flood.packets);
         let Some(lease) = lease::reserve(to, want, packets, client) else { return };
-        let plain = own.plain && flood.head == NIL && headers[0] == headers[1];
+        // Packets are copied as they lie: same header, same offset.
+        let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
+        let plain = alike && own.plain && flood.head == NIL;
         let (used, done) = if plain {
             self.fill_plain(k, to, lease, own.head)
         } else {
@@ -377,6 +380,7 @@ impl Scratch {
     #[cold]
     fn fill_any(&mut self, k: &Kring, to: &Kring, lease: Lease, own: u16, flood: u16, headers: [u16; 2]) -> (u32, u32) {
         let n = to.num_slots();
+        let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
         let (mut own, mut flood) = (own, flood);
         let (mut j, mut used, mut done) = (lease.start, 0, 0);
         loop {
@@ -391,7 +395,7 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
-            if headers[0] == headers[1] && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
+            if alike && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
                 let slot = to.slot(j);
                 let good = k.packets().copy(frame.at as u32, to.packets(), slot.buf_idx.load(Relaxed), frame.len);
                 write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
@@ -428,14 +432,16 @@ impl Scratch {
                 }
             }
             let slot = to.slot(i);
-            let len = usize::from(frame.len) + before.len();
-            let good = len <= BUF_SIZE as usize
+            let (len, offset) = (usize::from(frame.len) + before.len(), to.offset(slot));
+            let room = (BUF_SIZE - offset) as usize;
+            let good = len <= room
                 && to.buffer(slot.buf_idx.load(Relaxed)).is_some_and(|at| {
+                    let at = at + u64::from(offset);
                     let data = at + before.len() as u64;
                     to.region().write(at, before).is_ok() && self.copy_any(k, &frame, skip, to, data)
                 });
             if !good {
-                k.dropped(if len > BUF_SIZE as usize { Drop::TooLong } else { Drop::BadBuffer });
+                k.dropped(if len > room { Drop::TooLong } else { Drop::BadBuffer });
             }
             slot.len.store(if good { len as u16 } else { 0 }, Relaxed);
             slot.flags.store(NS_MOREFRAG, Relaxed);
@@ -479,7 +485,7 @@ impl Scratch {
     fn copy_any(&mut self, k: &Kring, frame: &Frame, skip: u16, to: &Kring, at: u64) -> bool {
         let len = usize::from(frame.len);
         if frame.flags & NS_INDIRECT == 0 {
-            let from = k.buffer(frame.at as u32).map(|from| from + u64::from(skip));
+            let from = k.buffer(frame.at as u32).map(|from| from + (frame.at >> 32) + u64::from(skip));
             return len == 0 || from.is_some_and(|from| k.region().copy(from, to.region(), at, len).is_ok());
         }
         let bytes = &mut self.indirect[..len];
@@ -559,10 +565,12 @@ fn take(k: &Kring, i: u32) -> Frame {
     if !indirect && !k.is_buffer(idx) {
         return empty(k, Drop::BadBuffer);
     }
-    if u32::from(len) > BUF_SIZE {
+    // Of what lies in the program's memory the offset is the address.
+    let offset = if indirect { 0 } else { k.offset(slot) };
+    if u32::from(len) > BUF_SIZE - offset {
         return empty(k, Drop::TooLong);
     }
-    let at = if indirect { slot.ptr.load(Relaxed) } else { idx.into() };
+    let at = if indirect { slot.ptr.load(Relaxed) } else { u64::from(offset) << 32 | u64::from(idx) };
     Frame { at, len, flags, next: NIL, frags: 1 }
 }
 
@@ -575,7 +583,7 @@ fn empty(k: &Kring, why: Drop) -> Frame {
 /// The bytes of a frame from `skip` on, as far as there are any.
 fn read(k: &Kring, frame: &Frame, skip: u16) -> Option<Head> {
     if frame.flags & NS_INDIRECT == 0 {
-        return k.packets().head(frame.at as u32, skip);
+        return k.packets().head(frame.at as u32, skip + (frame.at >> 32) as u16);
     }
     let mut head: Head = [0; 16];
     let n = usize::from(frame.len.saturating_sub(skip)).min(head.len());
