@@ -309,6 +309,17 @@ pub(super) fn tell(failure: &Failure) {
     }
 }
 
+/// Maps a ring of a monitor; one that cannot be mapped gets nothing. `shared` is the region of the monitored ring.
+pub(super) fn map_tap(grant: &TapGrant, shared: &Arc<Memory>) -> Option<Tap> {
+    let region = match &grant.region {
+        Some((fd, size)) => Memory::map(fd, *size as usize, 0, false).ok()?,
+        None => shared.clone(),
+    };
+    let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).ok()?;
+    let kring = Kring::attach(&region, grant.ring, &private, grant.kring).ok()?;
+    Some(Tap::new(kring, Wake::new(grant.wake.clone(), grant.wake.clone()), grant.kind))
+}
+
 impl Bound {
     fn map(grant: Grant, flags: u64, token: Option<Arc<Fd>>) -> Result<Bound, Failure> {
         let failed = |what: &str| {
@@ -425,21 +436,10 @@ impl Bound {
             None => host::taps(self.id, k.dir(), k.id()),
         };
         match taps {
-            Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
+            Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| map_tap(t, &self.memory)).collect()),
             // Traffic goes on without them.
             None => ring.monitor(number, Vec::new()),
         }
-    }
-
-    /// Maps a ring of a monitor; one that cannot be mapped gets nothing.
-    fn tap(&self, grant: &TapGrant) -> Option<Tap> {
-        let region = match &grant.region {
-            Some((fd, size)) => Memory::map(fd, *size as usize, 0, false).ok()?,
-            None => self.memory.clone(),
-        };
-        let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).ok()?;
-        let kring = Kring::attach(&region, grant.ring, &private, grant.kring).ok()?;
-        Some(Tap::new(kring, Wake::new(grant.wake.clone(), grant.wake.clone()), grant.kind))
     }
 
     /// What the program was told.

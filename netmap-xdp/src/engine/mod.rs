@@ -23,7 +23,7 @@ mod rings;
 mod vale;
 mod vale_requests;
 
-pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use grant::{CarrierGrant, Grant, GrantId, InletGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{

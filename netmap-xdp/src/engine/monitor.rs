@@ -13,9 +13,9 @@ use super::region::Region;
 use super::registry::{PortKey, Ports};
 use super::rings::{Private, RingTable};
 use crate::abi::{NETMAP_FIRST_BUF, NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
-use crate::ctl::{Failure, RingCounts, Selection};
+use crate::ctl::{Failure, PipeRole, RingCounts, Selection};
 use crate::port::Wake;
-use crate::port::monitor::TapKind;
+use crate::port::monitor::{TapKind, TapLock};
 use crate::ring::{Dir, Kring, LockGuard};
 use crate::sync::Ordering::*;
 use crate::sys::{Error, Fd, Level, eventfd, log, monotonic};
@@ -219,6 +219,18 @@ impl MonitorPort {
         }
     }
 
+    /// The ring whose syncs show what passes ring `i` of the monitored port. What arrives at one end of a pipe is shown by who
+    /// sends it at the other, before the monitored program looks.
+    fn source(&self, dir: Dir, i: u16) -> Place {
+        match self.parent {
+            PortKey::Pipe(pipe, role) if dir == Dir::Rx && !self.zero_copy => {
+                let far = if role == PipeRole::Master { PipeRole::Slave } else { PipeRole::Master };
+                (PortKey::Pipe(pipe, far), Dir::Tx, i)
+            }
+            parent => (parent, dir, i),
+        }
+    }
+
     /// What a client needs to deliver to receive ring `i`.
     fn tap(&self, i: u16, kind: TapKind) -> Option<TapGrant> {
         let (ring, kring) = self.rings.place(Dir::Rx, i)?;
@@ -241,9 +253,13 @@ pub fn ring_buffers(k: &Kring) -> Vec<u32> {
 
 /// Waits for the lock of a ring, but not for ever.
 fn lock(k: &Kring) -> Option<LockGuard<'_>> {
+    patiently(|| k.try_lock(ENGINE))
+}
+
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = monotonic();
     loop {
-        if let Some(held) = k.try_lock(ENGINE) {
+        if let Some(held) = attempt() {
             return Some(held);
         }
         if monotonic() - start > PATIENCE {
@@ -283,7 +299,7 @@ impl Ports {
                 for &dir in &m.directions {
                     let n = if dir == Dir::Tx { counts.tx } else { counts.rx };
                     if i < n {
-                        taps.entry((m.parent, dir, i)).or_default().push(id);
+                        taps.entry(m.source(dir, i)).or_default().push(id);
                     }
                 }
             }
@@ -307,7 +323,7 @@ impl Ports {
         let wanted = self.wanted();
         let before = std::mem::take(&mut self.links.taps);
         let places: HashSet<&Place> = wanted.keys().chain(before.keys()).collect();
-        let mut haunted = HashSet::new();
+        let (mut haunted, mut asked_anew) = (HashSet::new(), HashSet::new());
         for place in places {
             let (key, dir, i) = place;
             let (now, then) = (wanted.get(place), before.get(place));
@@ -322,6 +338,9 @@ impl Ports {
             if !renumber(&ring, if now.is_some() { self.links.last_number } else { 0 }) {
                 haunted.extend(then.into_iter().flatten().copied());
             }
+            if let (PortKey::Vale(id), Dir::Rx) = (key, dir) {
+                asked_anew.insert(*id);
+            }
         }
         for id in haunted {
             if let Some(m) = self.monitors.get_mut(&id) {
@@ -329,6 +348,8 @@ impl Ports {
             }
         }
         self.links.taps = wanted;
+        // Senders show what they put into the ring of a switch to its monitors.
+        asked_anew.into_iter().for_each(|id| self.vales.announce(id, true));
     }
 
     /// The monitors of a ring, for a client that syncs it.
@@ -338,6 +359,7 @@ impl Ports {
         let tap = |id: &u64| {
             let m = self.monitors.get(id)?;
             let kind = match (m.zero_copy, key) {
+                (false, key) if *key != m.parent => TapKind::Arrival,
                 (false, _) => TapKind::Copy,
                 (true, PortKey::Monitor(_)) => TapKind::Chain,
                 (true, _) => TapKind::Exchange,
@@ -351,10 +373,13 @@ impl Ports {
 /// Gives a ring a new number of its set of monitors, 0 for none, between two syncs; false if a sync did not end.
 fn renumber(ring: &Kring, number: u32) -> bool {
     let held = lock(ring);
+    // Receive rings of switches are shown by senders, who do not hold the ring's lock.
+    let shows = patiently(|| TapLock::take(ring, ENGINE));
     let state = ring.state();
     if state.taps.load(Relaxed) == 0 {
-        state.shown.store(ring.hwcur(), Relaxed);
+        let passed = if ring.dir() == Dir::Tx { ring.hwcur() } else { state.peer_tail.load(Acquire) };
+        state.shown.store(passed, Relaxed);
     }
     state.taps.store(number, Relaxed);
-    held.is_some()
+    held.is_some() && shows.is_some()
 }

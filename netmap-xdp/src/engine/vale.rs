@@ -7,7 +7,7 @@
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
-use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
+use super::grant::{CarrierGrant, InletGrant, RingGrant, SeatGrant, TapsGrant, ValePeer};
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::abi::NETMAP_REQ_IFNAMSIZ;
@@ -328,8 +328,8 @@ impl Switchboard {
         }
     }
 
-    /// Tells senders which receive rings a port has.
-    fn announce(&self, id: ValeId, changed: bool) {
+    /// Tells senders which receive rings a port has; `changed`: they are to ask what they need to fill them.
+    pub fn announce(&self, id: ValeId, changed: bool) {
         let Some(port) = self.ports.get(&id) else { return };
         let Some((bridge, place)) = self.bridge(port) else { return };
         bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
@@ -458,7 +458,9 @@ impl Switchboard {
         for port in self.ports.values() {
             let Some(region) = regions.get(&port.mem_id) else { continue };
             for ring in port.rings.krings(region).iter().filter(|k| k.dir() == Dir::Rx) {
-                if lease::bury(ring, client, ENGINE)
+                // What the dead was about to show to the ring's monitors, the receiver shows.
+                let hidden = ring.state().shown.load(Relaxed) != ring.state().peer_tail.load(Relaxed);
+                if (lease::bury(ring, client, ENGINE) || hidden)
                     && let Some(wake) = port.wakes.get(usize::from(ring.id()))
                 {
                     Wake::new(wake.clone(), wake.clone()).rouse(ring);
@@ -467,18 +469,26 @@ impl Switchboard {
         }
     }
 
-    /// What a sender needs to fill the receive rings of a port, if its generation is still that.
-    pub fn peer(&self, switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+    /// What a sender needs to fill the receive rings of a port, if its generation is still that. `taps` tells the monitors of
+    /// a receive ring.
+    pub fn peer(
+        &self,
+        switch: u64,
+        port: u8,
+        generation: u32,
+        taps: impl Fn(ValeId, u16) -> Option<TapsGrant>,
+    ) -> Option<ValePeer> {
         let bridge = self.switches.iter().flatten().find(|s| s.id == switch)?;
         if bridge.switch.port(port).generation.load(Acquire) != generation {
             return None;
         }
-        let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
+        let &id = bridge.ports.get(usize::from(port))?.as_ref()?;
+        let port = self.ports.get(&id)?;
         let (region, region_size) = port.shared.clone()?;
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
-            Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
+            Some(InletGrant { ring, kring, wake: port.wakes.get(usize::from(i))?.clone(), taps: taps(id, i)? })
         };
         let rings = (0..port.counts.rx).map(ring).collect();
         Some(ValePeer { region, region_size, private: Arc::new(private), private_size, rings })

@@ -41,6 +41,11 @@ pub trait Carrier: Send + Sync {
         None
     }
 
+    /// Whether peers fill the ring, and so show it to its monitors.
+    fn filled_by_peers(&self) -> bool {
+        false
+    }
+
     /// Somebody is about to sleep on [`Carrier::signal`] and will sync once more before that; returns whether that second
     /// sync is needed, which it is where the other side wakes only those who said that they sleep.
     fn arm(&self, _ring: &Kring) -> bool {

@@ -3,7 +3,7 @@
 
 use super::wire::{Malformed, Reader, Wire, Writer, wire_enum, wire_struct};
 use crate::ctl::RegisterReply;
-use crate::engine::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+use crate::engine::{CarrierGrant, Grant, GrantId, InletGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
@@ -18,6 +18,7 @@ wire_struct! {
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }
     ValePeer { region, region_size, private, private_size, rings }
+    InletGrant { ring, kring, wake, taps }
     RingGrant { ring, kring, carrier }
     RingPlace { offset, slots, buffers_at, buffers, dir, id }
     KringPlace { offset }
@@ -32,7 +33,7 @@ wire_enum! {
         0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
         3 => Host { tap, frame, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
-    TapKind { 0 => Copy, 1 => Exchange, 2 => Chain }
+    TapKind { 0 => Copy, 1 => Exchange, 2 => Chain, 3 => Arrival }
     Dir { 0 => Tx, 1 => Rx }
     Mode { 0 => ZeroCopy, 1 => Native, 2 => Generic }
     Geometry { 0 => Unaligned, 1 => Aligned }

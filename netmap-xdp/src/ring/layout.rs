@@ -109,12 +109,12 @@ shared_struct! {
         pub rcur: AtomicU32,
         /// `tail` as the program was told.
         pub rtail: AtomicU32,
-        /// Monitored transmit rings: slots before it were shown to the monitors.
+        /// Monitored transmit rings, and receive rings of switches: slots before it were shown to the monitors.
         pub shown: AtomicU32,
         _pad1: [AtomicU32; 10],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
-        /// Monitors: 0, or the client that writes to this ring.
+        /// Monitors: 0, or the client that writes to this ring. Monitored receive rings of switches: who shows it to them.
         pub tap_lock: AtomicU32,
         /// VALE receive rings: 0, or the client that reserves or publishes slots now.
         pub producer: AtomicU32,

@@ -220,6 +220,15 @@ impl Scratch {
         let Some(Some(inlet)) = to.rings.get(ring as usize) else { return };
         let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
         self.fill(k, inlet, self.queues[q], flood, headers);
+        if inlet.stale() {
+            // Its monitors changed under our hands, and those of now are to see it too.
+            let generation = entry.generation.load(Acquire);
+            let now = directory.resolve(seat.id, port, generation);
+            if let Some(Some(inlet)) = now.as_ref().and_then(|to| to.rings.get(ring as usize)) {
+                inlet.announce(k.state().lock.load(Relaxed).clamp(1, i32::MAX as u32));
+            }
+            self.mates[usize::from(port)] = Some(Mate { generation, to: now });
+        }
     }
 
     fn fill(&mut self, k: &Kring, inlet: &Inlet, own: Queue, flood: Queue, headers: [u16; 2]) {
@@ -266,7 +275,7 @@ impl Scratch {
             }
         }
         if lease::report(to, lease, used, packets - done, client) {
-            inlet.wake.rouse(to);
+            inlet.announce(client);
         }
     }
 

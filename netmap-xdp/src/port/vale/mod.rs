@@ -13,6 +13,7 @@ mod forward;
 pub mod lease;
 pub mod switch;
 
+use super::monitor::{self, Tap};
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
@@ -34,12 +35,29 @@ pub struct Destination {
 pub struct Inlet {
     kring: Kring,
     wake: Wake,
+    /// The ring's monitors, and the number of their set. A set that changes makes a new generation.
+    monitors: (u32, Vec<Tap>),
 }
 
 impl Inlet {
-    /// `wake` is the eventfd of whoever sleeps on the ring.
-    pub fn new(kring: Kring, wake: Arc<Fd>) -> Inlet {
-        Inlet { kring, wake: Wake::new(wake.clone(), wake) }
+    /// `wake` is the eventfd of whoever sleeps on the ring; `monitors` are those of the ring, and the number of their set.
+    pub fn new(kring: Kring, wake: Arc<Fd>, monitors: (u32, Vec<Tap>)) -> Inlet {
+        Inlet { kring, wake: Wake::new(wake.clone(), wake), monitors }
+    }
+
+    /// The receiver has something new: its monitors see it first, then it is woken.
+    #[inline]
+    fn announce(&self, client: u32) {
+        if self.monitors.0 != 0 {
+            monitor::show(client, &self.kring, self.monitors.0, &self.monitors.1);
+        }
+        self.wake.rouse(&self.kring);
+    }
+
+    /// Whether the ring has other monitors than these.
+    #[inline]
+    fn stale(&self) -> bool {
+        self.kring.state().taps.load(Relaxed) != self.monitors.0
     }
 }
 
@@ -140,8 +158,10 @@ impl Carrier for ValeRx {
             // SYNC vale-cur: release pairs with the acquire in `lease::reserve`: the slots before hwcur are the senders'.
             k.state().hwcur.store(head, Release);
         }
+        let s = k.state();
         // SYNC vale-tail: acquire pairs with the release in `lease::advance`: the slots before the tail are filled.
-        let tail = k.state().peer_tail.load(Acquire);
+        // SYNC vale-shown: or with that in `monitor::show`: the monitors have their copies.
+        let tail = if s.taps.load(Relaxed) == 0 { &s.peer_tail } else { &s.shown }.load(Acquire);
         if tail < n {
             k.set_hwtail(tail);
         }
@@ -154,5 +174,9 @@ impl Carrier for ValeRx {
 
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
+    }
+
+    fn filled_by_peers(&self) -> bool {
+        true
     }
 }
