@@ -4,6 +4,7 @@
 use super::binding::map_tap;
 use super::host;
 use crate::engine::{InletGrant, SeatGrant};
+use crate::port::Audience;
 use crate::port::vale::switch::{SIZE, Switch};
 use crate::port::vale::{Destination, Directory, Inlet, Seat, ValeTx};
 use crate::ring::Kring;
@@ -42,7 +43,7 @@ fn map((switch, port, generation): Key) -> Option<Destination> {
     let inlet = |r: InletGrant| {
         let ring = Kring::attach(&region, r.ring, &private, r.kring).ok()?;
         let taps = r.taps.taps.iter().filter_map(|t| map_tap(t, &region)).collect();
-        Some(Inlet::new(ring, r.wake, (r.taps.number, taps)))
+        Some(Inlet::new(ring, r.wake, Audience::new(r.taps.number, taps)))
     };
     Some(Destination { rings: peer.rings.into_iter().map(|r| r.and_then(inlet)).collect() })
 }

@@ -105,6 +105,33 @@ impl Wake {
     }
 }
 
+/// The monitors of a ring, as somebody sees them who fills it and does not sync it.
+pub struct Audience {
+    number: u32,
+    taps: Vec<Tap>,
+}
+
+impl Audience {
+    /// The ring has had these monitors since its state got `number`, 0 for none.
+    pub fn new(number: u32, taps: Vec<Tap>) -> Audience {
+        Audience { number, taps }
+    }
+
+    /// Whether `k` has other monitors than these.
+    #[inline]
+    pub fn stale(&self, k: &Kring) -> bool {
+        k.state().taps.load(Relaxed) != self.number
+    }
+
+    /// Shows them what was reported in `k` and not shown yet.
+    #[inline]
+    pub fn show(&self, client: u32, k: &Kring) {
+        if self.number != 0 {
+            monitor::show(client, k, self.number, &self.taps);
+        }
+    }
+}
+
 /// A slot that the program handed over names no buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadSlot;

@@ -13,8 +13,7 @@ mod forward;
 pub mod lease;
 pub mod switch;
 
-use super::monitor::{self, Tap};
-use super::{BadSlot, Carrier, Wake};
+use super::{Audience, BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
 use crate::ring::{Drop, Kring};
@@ -35,29 +34,27 @@ pub struct Destination {
 pub struct Inlet {
     kring: Kring,
     wake: Wake,
-    /// The ring's monitors, and the number of their set. A set that changes makes a new generation.
-    monitors: (u32, Vec<Tap>),
+    /// A set that changes makes a new generation.
+    monitors: Audience,
 }
 
 impl Inlet {
-    /// `wake` is the eventfd of whoever sleeps on the ring; `monitors` are those of the ring, and the number of their set.
-    pub fn new(kring: Kring, wake: Arc<Fd>, monitors: (u32, Vec<Tap>)) -> Inlet {
+    /// `wake` is the eventfd of whoever sleeps on the ring.
+    pub fn new(kring: Kring, wake: Arc<Fd>, monitors: Audience) -> Inlet {
         Inlet { kring, wake: Wake::new(wake.clone(), wake), monitors }
     }
 
     /// The receiver has something new: its monitors see it first, then it is woken.
     #[inline]
     fn announce(&self, client: u32) {
-        if self.monitors.0 != 0 {
-            monitor::show(client, &self.kring, self.monitors.0, &self.monitors.1);
-        }
+        self.monitors.show(client, &self.kring);
         self.wake.rouse(&self.kring);
     }
 
     /// Whether the ring has other monitors than these.
     #[inline]
     fn stale(&self) -> bool {
-        self.kring.state().taps.load(Relaxed) != self.monitors.0
+        self.monitors.stale(&self.kring)
     }
 }
 
