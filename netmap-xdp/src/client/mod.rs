@@ -7,6 +7,7 @@
 //! table     fd number -> Binding; read without locks
 //! binding   one open of /dev/netmap: registration, sync, what poll answers
 //! serve     its control requests
+//! ears      what a sleeper on bound rings watches
 //! csb       cursors in memory of the program; kloop, the loop that works on them
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
@@ -19,6 +20,7 @@
 
 mod binding;
 mod csb;
+mod ears;
 mod host;
 mod kloop;
 mod launch;

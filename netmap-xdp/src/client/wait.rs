@@ -44,6 +44,9 @@ pub fn wait<B: Deref<Target = Binding>>(
                 ready += poll_others(fds, &binding)?;
             }
             if ready > 0 || timeout == Some(Duration::ZERO) {
+                if armed {
+                    disarm(fds, &binding);
+                }
                 return Ok(ready);
             }
         }
@@ -63,6 +66,7 @@ pub fn wait<B: Deref<Target = Binding>>(
                 let now = monotonic();
                 let end = *deadline.get_or_insert(now + t);
                 if now >= end {
+                    disarm(fds, &binding);
                     return if others { poll_others(fds, &binding) } else { Ok(0) };
                 }
                 Some(if busy { RETRY.min(end - now) } else { end - now })
@@ -70,6 +74,16 @@ pub fn wait<B: Deref<Target = Binding>>(
         };
         ask_others = sleep(fds, &binding, most, sigmask)?;
         armed = false;
+    }
+}
+
+/// Nobody sleeps after all.
+#[cold]
+fn disarm<B: Deref<Target = Binding>>(fds: &[libc::pollfd], binding: &impl Fn(usize, RawFd) -> Option<B>) {
+    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
+        if let Some(bound) = binding(i, p.fd).as_ref().and_then(|b| b.bound()) {
+            bound.disarm(p.events);
+        }
     }
 }
 
@@ -98,9 +112,8 @@ fn sleep<B: Deref<Target = Binding>>(
     left: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Result<bool, Errno> {
-    // The program's other descriptors, then sockets of receive rings, then the edges of transmit rings, or of receive rings
-    // whose sockets would not let anybody sleep.
-    let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 2);
+    // The program's other descriptors, then sockets of receive rings, then edges.
+    let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 3);
     let mut ours = Vec::with_capacity(fds.len());
     let mut patience = Duration::MAX;
     for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
@@ -110,17 +123,16 @@ fn sleep<B: Deref<Target = Binding>>(
         }
     }
     let foreign = watched.len();
-    let mut sets = Vec::with_capacity(2);
-    let mut syncs = Vec::with_capacity(ours.len());
-    for (b, events) in &ours {
-        if let Some(bound) = b.bound() {
-            syncs.push((bound, *events, bound.syncs(*events)));
-            let level = bound.level(*events);
-            patience = patience.min(bound.patience(*events, level));
-            sets.extend(bound.edges(*events, level).into_iter().flatten());
-            if level {
-                watched.extend(bound.rx_signals());
-            }
+    let mut worn: Vec<_> =
+        ours.iter().filter_map(|(b, events)| b.bound().map(|bound| (bound, *events, bound.rack.take()))).collect();
+    let mut sets = Vec::with_capacity(3);
+    for (bound, events, ears) in &mut worn {
+        let level = bound.level(*events);
+        let edges = ears.open(bound, *events, level);
+        patience = patience.min(bound.patience(*events, !level && edges.iter().all(Option::is_none)));
+        sets.extend(edges.into_iter().flatten());
+        if level {
+            watched.extend(bound.rx_signals());
         }
     }
     let signals = watched.len();
@@ -128,15 +140,18 @@ fn sleep<B: Deref<Target = Binding>>(
     // Not by epoll_wait, which the kernel ends with EINTR whenever a signal passes by, even one without a handler: ppoll goes
     // on when a program was stopped and continued.
     watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
-    let woken = ppoll(&mut watched, Some(most), sigmask)? != 0;
-    syncs.iter().for_each(|&(bound, events, before)| bound.slept(events, before));
+    let woken = ppoll(&mut watched, Some(most), sigmask);
     for (p, set) in watched[signals..].iter().zip(&sets) {
         if p.revents != 0 {
             // Taken now: the syncs that follow see whatever these edges announced.
-            set.take()?;
+            let _ = set.take();
         }
     }
-    if !woken {
+    for (bound, events, ears) in worn {
+        bound.disarm(events);
+        bound.rack.put(ears);
+    }
+    if woken? == 0 {
         ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
     }
     Ok(watched[..foreign].iter().any(|p| p.revents != 0))

@@ -48,6 +48,8 @@ pub struct RingGrant {
     pub kring: KringPlace,
     /// What carries it.
     pub carrier: CarrierGrant,
+    /// Eventfd by which a sync wakes those who sleep on the ring, where nothing else does.
+    pub bell: Option<Arc<Fd>>,
 }
 
 /// What a client needs to sync one ring.

@@ -165,7 +165,7 @@ impl MonitorPort {
             let grant = |i: u16| {
                 let (ring, kring) = self.rings.place(dir, i)?;
                 let wake = self.wakes.get(usize::from(i))?.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Monitor { wake } })
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Monitor { wake }, bell: None })
             };
             range.filter_map(grant).collect()
         })

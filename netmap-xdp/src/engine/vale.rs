@@ -447,7 +447,7 @@ impl Switchboard {
                     Dir::Tx => CarrierGrant::ValeTx { seat: seat.clone() },
                     Dir::Rx => CarrierGrant::ValeRx { wake: port.wakes.get(usize::from(i))?.clone() },
                 };
-                Some(RingGrant { ring, kring, carrier })
+                Some(RingGrant { ring, kring, carrier, bell: None })
             };
             range.filter_map(grant).collect()
         })

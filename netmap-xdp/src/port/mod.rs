@@ -151,17 +151,74 @@ pub enum Synced {
     Stale,
 }
 
+/// In `sleeping` of a ring with a bell: several sleep there; else it is the only one's number.
+const CROWD: u32 = u32::MAX;
+
 /// One netmap ring and what carries it.
 pub struct PortRing {
     kring: Kring,
     carrier: Box<dyn Carrier>,
     taps: Taps,
+    bell: Option<Arc<Fd>>,
 }
 
 impl PortRing {
     /// Joins the two.
     pub fn new(kring: Kring, carrier: Box<dyn Carrier>) -> PortRing {
-        PortRing { kring, carrier, taps: Taps::default() }
+        PortRing { kring, carrier, taps: Taps::default(), bell: None }
+    }
+
+    /// `bell` wakes those who sleep on the ring when somebody else's sync found something: what that sync took in wakes
+    /// nobody by itself.
+    pub fn with_bell(self, bell: Option<Arc<Fd>>) -> PortRing {
+        PortRing { bell, ..self }
+    }
+
+    /// What a sleeper watches for the edges of, if the ring has a bell.
+    pub fn bell(&self) -> Option<RawFd> {
+        self.bell.as_ref().map(|bell| bell.as_raw_fd())
+    }
+
+    /// `sleeper` (not 0) is about to sleep on the ring; returns whether it must sync once more before that.
+    pub fn arm(&self, sleeper: u32) -> bool {
+        if self.bell.is_none() {
+            return self.carrier.arm(&self.kring);
+        }
+        let cell = &self.kring.state().sleeping;
+        let among = |old: u32| Some(if old == 0 || old == sleeper { sleeper } else { CROWD });
+        // The closure always answers.
+        let _ = cell.fetch_update(Relaxed, Relaxed, among);
+        // SYNC bell: this fence and the one in `toll` are the two sides of one handshake: either the sleeper sees what the
+        // other's sync found, or that sees the sleeper.
+        fence(SeqCst);
+        self.kring.ready()
+    }
+
+    /// `sleeper` is awake. If it was the only one, its own syncs ring for nobody; one of several is rung for once more.
+    pub fn disarm(&self, sleeper: u32) {
+        if self.bell.is_some() {
+            let _ = self.kring.state().sleeping.compare_exchange(sleeper, 0, Relaxed, Relaxed);
+        }
+    }
+
+    /// Wakes whoever sleeps on the ring, after a sync found something and let the lock go: who is asleep then either had
+    /// seen it, or found the lock taken and is seen here.
+    #[inline]
+    fn toll(&self) {
+        if let Some(bell) = &self.bell {
+            // SYNC bell: see `arm`.
+            fence(SeqCst);
+            if self.kring.state().sleeping.load(Relaxed) != 0 {
+                self.strike(bell);
+            }
+        }
+    }
+
+    #[cold]
+    fn strike(&self, bell: &Fd) {
+        if self.kring.state().sleeping.swap(0, Relaxed) != 0 {
+            sys::signal_eventfd(bell);
+        }
     }
 
     /// The ring.
@@ -199,7 +256,7 @@ impl PortRing {
         if k.state().stopped.load(Relaxed) != 0 {
             return (Synced::Stopped, false);
         }
-        let Some(_lock) = k.try_lock(client) else { return (Synced::Busy, false) };
+        let Some(lock) = k.try_lock(client) else { return (Synced::Busy, false) };
         if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
             k.reinit();
             return (Synced::Reinit, false);
@@ -208,7 +265,12 @@ impl PortRing {
         if k.dir() == Dir::Rx {
             k.stamp(realtime());
         }
-        (Synced::Done, k.finish_at())
+        let moved = k.finish_at();
+        drop(lock);
+        if moved {
+            self.toll();
+        }
+        (Synced::Done, moved)
     }
 
     /// Syncs the ring on behalf of `client` (not 0).
@@ -218,7 +280,7 @@ impl PortRing {
         if k.state().stopped.load(Relaxed) != 0 {
             return Synced::Stopped;
         }
-        let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        let Some(lock) = k.try_lock(client) else { return Synced::Busy };
         if k.state().repair.load(Relaxed) != 0 {
             self.carrier.repair(k);
             k.state().repair.store(0, Relaxed);
@@ -241,9 +303,13 @@ impl PortRing {
             k.reinit();
             return Synced::Reinit;
         }
-        k.finish();
+        let moved = k.finish();
         if k.dir() == Dir::Rx {
             k.stamp(realtime());
+        }
+        drop(lock);
+        if moved {
+            self.toll();
         }
         Synced::Done
     }

@@ -19,7 +19,7 @@ wire_struct! {
     SeatGrant { memory, switch, port, tenant }
     ValePeer { region, region_size, private, private_size, rings }
     InletGrant { ring, kring, wake, taps }
-    RingGrant { ring, kring, carrier }
+    RingGrant { ring, kring, carrier, bell }
     RingPlace { offset, slots, buffers_at, buffers, dir, id }
     KringPlace { offset }
     NicPlan { rx_size, tx_size, geometry, multi_buffer }

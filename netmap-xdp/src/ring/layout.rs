@@ -111,7 +111,9 @@ shared_struct! {
         pub rtail: AtomicU32,
         /// Monitored transmit rings, and receive rings of switches: slots before it were shown to the monitors.
         pub shown: AtomicU32,
-        _pad1: [AtomicU32; 10],
+        /// How often `rtail` changed.
+        pub moves: AtomicU32,
+        _pad1: [AtomicU32; 9],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         /// Monitors: 0, or the client that writes to this ring. Monitored receive rings of switches: who shows it to them.
@@ -121,7 +123,7 @@ shared_struct! {
         /// VALE receive rings: the next slot to be reserved by a sender.
         pub lease: AtomicU32,
         _pad3: [AtomicU32; 12],
-        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
+        /// Not 0 if somebody sleeps on this ring and is to be woken.
         pub sleeping: AtomicU32,
         _pad4: [AtomicU32; 15],
         /// Packets that crossed the ring.
