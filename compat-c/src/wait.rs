@@ -16,6 +16,13 @@ unsafe extern "C-unwind" {
     fn pthread_testcancel();
 }
 
+/// Ends the thread here if it was cancelled; only where no value of ours waits to be dropped.
+#[inline]
+pub fn testcancel() {
+    // SAFETY: takes nothing.
+    unsafe { pthread_testcancel() };
+}
+
 /// # Safety
 /// As for poll(2).
 #[inline]
@@ -105,7 +112,7 @@ pub unsafe fn select(
     }
     // SAFETY: the caller's sets.
     let sets = unsafe { Sets::new(count, [read, write, except]) };
-    let Some(sets) = sets.filter(|sets| sets.any(client::is_netmap)) else { return libc() };
+    let Some(sets) = sets.filter(|sets| sets.any(is_ours)) else { return libc() };
     // SAFETY: null or valid.
     let limit = match unsafe { timeout.as_ref() } {
         // libc carries microseconds above a second over into seconds.
@@ -142,9 +149,15 @@ pub unsafe fn pselect(
     }
     // SAFETY: the caller's sets.
     let sets = unsafe { Sets::new(count, [read, write, except]) };
-    let Some(sets) = sets.filter(|sets| sets.any(client::is_netmap)) else { return libc() };
+    let Some(sets) = sets.filter(|sets| sets.any(is_ours)) else { return libc() };
     // SAFETY: the caller's pointers, null or valid.
     unsafe { select_ours(sets, duration(timeout.as_ref()), mask.as_ref(), |_| ()) }.unwrap_or_else(libc)
+}
+
+/// Whether a wait on `fd` is ours: a netmap fd, or an epoll set that holds one.
+#[inline]
+fn is_ours(fd: c_int) -> bool {
+    client::is_netmap(fd) || client::is_epoll(fd)
 }
 
 /// Whether a netmap fd is in the array. No array is longer than the highest descriptor number: a longer one, as a null or
@@ -156,7 +169,7 @@ pub unsafe fn pselect(
 unsafe fn any_netmap(fds: *mut pollfd, count: nfds_t) -> bool {
     // SAFETY: within the array. Read one by one and as they are, since nothing says that they are aligned.
     let fd = |i: usize| unsafe { (&raw const (*fds.add(i)).fd).read_unaligned() };
-    count <= 1 << 20 && plausible(fds) && (0..count as usize).any(|i| client::is_netmap(fd(i)))
+    count <= 1 << 20 && plausible(fds) && (0..count as usize).any(|i| is_ours(fd(i)))
 }
 
 /// Whether a pointer can be one: not null or a small number, nor a negative one.
@@ -173,8 +186,7 @@ unsafe fn poll_ours(
     timeout: Result<Option<Duration>, Errno>,
     mask: Option<&sigset_t>,
 ) -> Option<c_int> {
-    // SAFETY: no value of ours waits to be dropped here.
-    unsafe { pthread_testcancel() };
+    testcancel();
     contained(-1, move || {
         let timeout = match timeout {
             Ok(timeout) => timeout,
@@ -196,8 +208,7 @@ unsafe fn select_ours(
     mask: Option<&sigset_t>,
     say_left: impl FnOnce(Duration),
 ) -> Option<c_int> {
-    // SAFETY: no value of ours waits to be dropped here.
-    unsafe { pthread_testcancel() };
+    testcancel();
     contained(-1, move || {
         let limit = match limit {
             Ok(limit) => limit,
@@ -213,7 +224,7 @@ unsafe fn select_ours(
 }
 
 /// A time limit as the kernel takes it.
-fn duration(limit: Option<&timespec>) -> Result<Option<Duration>, Errno> {
+pub fn duration(limit: Option<&timespec>) -> Result<Option<Duration>, Errno> {
     match limit {
         None => Ok(None),
         Some(t) if t.tv_sec >= 0 && (0..1_000_000_000).contains(&t.tv_nsec) => {

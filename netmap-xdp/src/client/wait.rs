@@ -5,9 +5,9 @@
 //! nothing of the program's own has to be asked, a ready ring costs no system call.
 
 use super::binding::{Binding, RETRY};
-use crate::sys::{Errno, monotonic, ppoll};
+use crate::sys::{Errno, Fd, monotonic, ppoll};
 use std::ops::Deref;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// `ppoll` where `binding(index, fd)` says which descriptors are netmap's.
@@ -19,6 +19,31 @@ pub fn wait<B: Deref<Target = Binding>>(
     timeout: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Result<i32, Errno> {
+    match wait_with(fds, binding, |_, revents| revents, None, timeout, sigmask)? {
+        Woken::Ready(n) => Ok(n),
+        Woken::Changed => Ok(0),
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// So many entries have events.
+    Ready(i32),
+    /// The other descriptor became readable.
+    Changed,
+}
+
+/// The same, where `accept(index, revents)` says what of a netmap descriptor's events counts, and `changed` ends a sleep when
+/// it is readable.
+pub(super) fn wait_with<B: Deref<Target = Binding>>(
+    fds: &mut [libc::pollfd],
+    binding: impl Fn(usize, RawFd) -> Option<B>,
+    mut accept: impl FnMut(usize, i16) -> i16,
+    changed: Option<&Fd>,
+    timeout: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Result<Woken, Errno> {
     let mut deadline = None;
     let mut ask_others = timeout == Some(Duration::ZERO);
     let mut armed = false;
@@ -32,7 +57,7 @@ pub fn wait<B: Deref<Target = Binding>>(
             match binding(i, p.fd) {
                 Some(b) => {
                     let now = b.poll_now(p.events);
-                    p.revents = now.revents;
+                    p.revents = accept(i, now.revents);
                     busy |= now.busy;
                 }
                 None => others = true,
@@ -47,7 +72,7 @@ pub fn wait<B: Deref<Target = Binding>>(
                 if armed {
                     disarm(fds, &binding);
                 }
-                return Ok(ready);
+                return Ok(Woken::Ready(ready));
             }
         }
         if !armed {
@@ -67,12 +92,16 @@ pub fn wait<B: Deref<Target = Binding>>(
                 let end = *deadline.get_or_insert(now + t);
                 if now >= end {
                     disarm(fds, &binding);
-                    return if others { poll_others(fds, &binding) } else { Ok(0) };
+                    return if others { poll_others(fds, &binding).map(Woken::Ready) } else { Ok(Woken::Ready(0)) };
                 }
                 Some(if busy { RETRY.min(end - now) } else { end - now })
             }
         };
-        ask_others = sleep(fds, &binding, most, sigmask)?;
+        let [others_ready, again] = sleep(fds, &binding, changed, most, sigmask)?;
+        if again {
+            return Ok(Woken::Changed);
+        }
+        ask_others = others_ready;
         armed = false;
     }
 }
@@ -105,13 +134,15 @@ fn poll_others<B: Deref<Target = Binding>>(
     Ok(n as i32)
 }
 
-/// Sleeps until something may have changed; returns whether a descriptor that is not netmap's has events.
+/// Sleeps until something may have changed; returns whether a descriptor that is not netmap's has events, and whether
+/// `changed` has.
 fn sleep<B: Deref<Target = Binding>>(
     fds: &[libc::pollfd],
     binding: &impl Fn(usize, RawFd) -> Option<B>,
+    changed: Option<&Fd>,
     left: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
-) -> Result<bool, Errno> {
+) -> Result<[bool; 2], Errno> {
     // The program's other descriptors, then sockets of receive rings, then edges.
     let mut watched: Vec<libc::pollfd> = Vec::with_capacity(fds.len() + 3);
     let mut ours = Vec::with_capacity(fds.len());
@@ -123,6 +154,7 @@ fn sleep<B: Deref<Target = Binding>>(
         }
     }
     let foreign = watched.len();
+    watched.extend(changed.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }));
     let mut worn: Vec<_> =
         ours.iter().filter_map(|(b, events)| b.bound().map(|bound| (bound, *events, bound.rack.take()))).collect();
     let mut sets = Vec::with_capacity(3);
@@ -154,5 +186,6 @@ fn sleep<B: Deref<Target = Binding>>(
     if woken? == 0 {
         ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
     }
-    Ok(watched[..foreign].iter().any(|p| p.revents != 0))
+    let changed = changed.is_some() && watched[foreign].revents != 0;
+    Ok([watched[..foreign].iter().any(|p| p.revents != 0), changed])
 }
