@@ -3,8 +3,8 @@
 //! Netmap fds are kept out of the kernel's set, where they would be as ready as the socket behind them, and in
 //! [`netmap_xdp::client`], under the number of the epoll fd. A set without any is libc's alone.
 
-use crate::guard::{contained, ours};
-use crate::wait::{duration, plausible, testcancel};
+use crate::guard::ours;
+use crate::wait::{duration, in_slices, plausible};
 use libc::{c_int, epoll_event, sigset_t, timespec};
 use netmap_xdp::client;
 use netmap_xdp::sys::Errno;
@@ -126,14 +126,9 @@ unsafe fn wait_ours(
     if !plausible(events) {
         return None;
     }
-    testcancel();
-    contained(-1, move || {
-        let timeout = match timeout {
-            Ok(timeout) => timeout,
-            Err(errno) => return Some(Err(errno)),
-        };
+    in_slices(timeout, |limit, _| {
         // SAFETY: the caller's promise. Plain numbers are written to the array, and nothing is read that was not.
         let (into, mask) = unsafe { (std::slice::from_raw_parts_mut(events, room), mask.as_ref()) };
-        client::epoll_wait(epfd, into, timeout, mask)
+        client::epoll_wait(epfd, into, limit, mask)
     })
 }

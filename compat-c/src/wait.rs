@@ -16,11 +16,38 @@ unsafe extern "C-unwind" {
     fn pthread_testcancel();
 }
 
-/// Ends the thread here if it was cancelled; only where no value of ours waits to be dropped.
+/// A thread that sleeps in a wait of ours ends at most this long after it was cancelled.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Waits as `wait(limit, last)` does, in slices: cancellation unwinds, so it may come only here, where no value of ours waits
+/// to be dropped, and not in the middle of our code. All but the last slice find nothing if they return 0.
 #[inline]
-pub fn testcancel() {
-    // SAFETY: takes nothing.
-    unsafe { pthread_testcancel() };
+pub fn in_slices(
+    limit: Result<Option<Duration>, Errno>,
+    mut wait: impl FnMut(Option<Duration>, bool) -> Option<Result<c_int, Errno>>,
+) -> Option<c_int> {
+    let mut start = None;
+    loop {
+        // SAFETY: takes nothing; what is unwound here are plain numbers.
+        unsafe { pthread_testcancel() };
+        let ready = match limit {
+            Err(errno) => return contained(-1, || Some(Err(errno))),
+            Ok(Some(limit)) if start.is_none() && limit <= SLICE => return contained(-1, || wait(Some(limit), true)),
+            Ok(limit) => {
+                let start = *start.get_or_insert_with(Instant::now);
+                let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+                let last = left.is_some_and(|left| left <= SLICE);
+                let ready = contained(-1, || wait(if last { left } else { Some(SLICE) }, last));
+                if last {
+                    return ready;
+                }
+                ready
+            }
+        };
+        if ready != Some(0) {
+            return ready;
+        }
+    }
 }
 
 /// # Safety
@@ -186,15 +213,10 @@ unsafe fn poll_ours(
     timeout: Result<Option<Duration>, Errno>,
     mask: Option<&sigset_t>,
 ) -> Option<c_int> {
-    testcancel();
-    contained(-1, move || {
-        let timeout = match timeout {
-            Ok(timeout) => timeout,
-            Err(errno) => return Some(Err(errno)),
-        };
+    in_slices(timeout, |limit, _| {
         // SAFETY: the caller's promise.
         let fds = unsafe { std::slice::from_raw_parts_mut(fds, count as usize) };
-        client::poll(fds, timeout, mask)
+        client::poll(fds, limit, mask)
     })
 }
 
@@ -208,19 +230,13 @@ unsafe fn select_ours(
     mask: Option<&sigset_t>,
     say_left: impl FnOnce(Duration),
 ) -> Option<c_int> {
-    testcancel();
-    contained(-1, move || {
-        let limit = match limit {
-            Ok(limit) => limit,
-            Err(errno) => return Some(Err(errno)),
-        };
-        let start = Instant::now();
-        let ready = select::wait(sets, limit, |fds, limit| client::poll(fds, limit, mask))?;
-        if let Some(limit) = limit {
-            say_left(limit.saturating_sub(start.elapsed()));
-        }
-        Some(ready)
-    })
+    let start = matches!(limit, Ok(Some(_))).then(Instant::now);
+    let ready =
+        in_slices(limit, |slice, last| select::wait(&sets, slice, last, |fds, limit| client::poll(fds, limit, mask)))?;
+    if let (Ok(Some(limit)), Some(start)) = (limit, start) {
+        say_left(limit.saturating_sub(start.elapsed()));
+    }
+    Some(ready)
 }
 
 /// A time limit as the kernel takes it.

@@ -349,6 +349,72 @@ copies_children_and_other_waits_see_the_set(void)
     CHECK(dup2(ep, copy) == copy && epoll_wait(copy, &event, 1, 0) == 0);
 }
 
+static int cleaned;
+
+static void
+clean_up(void *arg)
+{
+    (void)arg;
+    cleaned++;
+}
+
+static void *
+sleep_for_ever(void *arg)
+{
+    struct pollfd pfd = {.fd = b.fd, .events = POLLIN};
+    struct epoll_event event;
+    fd_set set;
+
+    FD_ZERO(&set);
+    FD_SET(b.fd, &set);
+    pthread_cleanup_push(clean_up, NULL);
+    if (*(int *)arg == 0)
+        poll(&pfd, 1, -1);
+    else if (*(int *)arg == 1)
+        select(b.fd + 1, &set, NULL, NULL, NULL);
+    else
+        epoll_wait(ep, &event, 1, -1);
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void
+a_thread_that_sleeps_on_a_port_can_be_cancelled(void)
+{
+    pthread_t thread;
+    double start;
+    void *end;
+    int how;
+
+    open_ends();
+    CHECK(ctl(EPOLL_CTL_ADD, b.fd, EPOLLIN, 4) == 0);
+    for (how = 0; how < 3; how++) {
+        CHECK(pthread_create(&thread, NULL, sleep_for_ever, &how) == 0);
+        usleep(30000);
+        start = now();
+        CHECK(pthread_cancel(thread) == 0 && pthread_join(thread, &end) == 0);
+        CHECK(end == PTHREAD_CANCELED && cleaned == how + 1 && now() - start < 2);
+    }
+    put(1);
+    CHECK(one(SOON, 4) == EPOLLIN);
+}
+
+static void
+longer_waits_than_one_slice_keep_their_limits_and_their_sets(void)
+{
+    struct timeval time = {.tv_usec = 600000};
+    double start = now();
+    fd_set set;
+
+    open_ends();
+    FD_ZERO(&set);
+    FD_SET(b.fd, &set);
+    CHECK(select(b.fd + 1, &set, NULL, NULL, &time) == 0 && !FD_ISSET(b.fd, &set));
+    CHECK(now() - start >= 0.6 && time.tv_sec == 0 && time.tv_usec == 0);
+    start = now();
+    CHECK(poll_port(&b, POLLIN, 600) == 0 && now() - start >= 0.6);
+}
+
 static void
 on_alarm(int signal)
 {
@@ -396,6 +462,8 @@ main(int argc, char **argv)
         SCENARIO(threads_share_a_set_and_each_event_goes_to_one),
         SCENARIO(copies_children_and_other_waits_see_the_set),
         SCENARIO(limits_and_signals_end_a_wait),
+        SCENARIO(a_thread_that_sleeps_on_a_port_can_be_cancelled),
+        SCENARIO(longer_waits_than_one_slice_keep_their_limits_and_their_sets),
     };
     size_t i;
 

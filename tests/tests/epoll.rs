@@ -42,4 +42,6 @@ scenarios! {
     threads_share_a_set_and_each_event_goes_to_one
     copies_children_and_other_waits_see_the_set
     limits_and_signals_end_a_wait
+    a_thread_that_sleeps_on_a_port_can_be_cancelled
+    longer_waits_than_one_slice_keep_their_limits_and_their_sets
 }

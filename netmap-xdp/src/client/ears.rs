@@ -64,7 +64,7 @@ impl Rack {
 }
 
 /// The set in `place`, made of `signals` at first use.
-fn open<'a>(place: &'a mut Option<EdgeSet>, signals: impl Iterator<Item = (RawFd, i32)>) -> Option<&'a EdgeSet> {
+fn open(place: &mut Option<EdgeSet>, signals: impl Iterator<Item = (RawFd, i32)>) -> Option<&EdgeSet> {
     if place.is_none() {
         let set = EdgeSet::new().ok()?;
         let mut signals: Vec<_> = signals.collect();
