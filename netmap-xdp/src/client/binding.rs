@@ -16,8 +16,8 @@ use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
-use crate::sync::Ordering::*;
-use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log};
+use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
+use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,9 @@ pub(super) const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
 /// A ring that another thread held is tried again this soon: the edge that announced packets may be gone, and what the other
 /// took in makes none.
 pub(super) const RETRY: Duration = Duration::from_millis(1);
+/// Calls after which a program that never sleeps looks after its rings.
+const GLANCE: u32 = 1024;
+
 /// One open of `/dev/netmap`.
 pub struct Binding {
     seat: Seat,
@@ -58,6 +61,9 @@ pub struct Bound {
     rx: Vec<PortRing>,
     /// What its sleepers watch.
     pub(super) rack: Rack,
+    calls: AtomicU32,
+    /// Whether it was seen that a ring has stopped.
+    told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
     region: Arc<Fd>,
@@ -195,6 +201,7 @@ impl Binding {
         if self.csb.on() {
             return Err(Errno(libc::EBUSY));
         }
+        bound.glance();
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
             match bound.sync(ring) {
@@ -224,6 +231,7 @@ impl Binding {
         let Some(bound) = self.bound_by_anyone().filter(|_| !self.csb.on()) else {
             return Polled { revents: libc::POLLERR, busy: false };
         };
+        bound.glance();
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
@@ -284,8 +292,11 @@ impl Drop for Binding {
     }
 }
 
-/// Prints a failure, unless it repeats the last one: programs try again and again.
+/// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -351,8 +362,8 @@ impl Bound {
                     }
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
-                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
-                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
+                (CarrierGrant::Host { tap, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), links.clone(), down()?))
                 }
                 (CarrierGrant::Monitor { .. }, Dir::Tx) => Box::new(MonitorTx),
                 (CarrierGrant::Monitor { wake }, Dir::Rx) => {
@@ -369,7 +380,7 @@ impl Bound {
             };
             Ok(PortRing::new(kring, carrier).with_bell(g.bell.clone()))
         };
-        Ok(Bound {
+        let bound = Bound {
             id: grant.id,
             reply: grant.reply,
             tx_poll: flags & NR_NO_TX_POLL == 0,
@@ -377,6 +388,8 @@ impl Bound {
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
             rack: Rack::default(),
+            calls: AtomicU32::new(0),
+            told: AtomicBool::new(false),
             memory,
             extmem,
             region: grant.region,
@@ -384,7 +397,14 @@ impl Bound {
             _link: grant.link,
             name: grant.name,
             mode: grant.mode,
-        })
+        };
+        if grant.awaited {
+            match &bound.token {
+                Some(token) => remote::mapped(token)?,
+                None => host::mapped(bound.id)?,
+            }
+        }
+        Ok(bound)
     }
 
     /// Syncs one ring.
@@ -392,7 +412,19 @@ impl Bound {
     fn sync(&self, ring: &PortRing) -> Synced {
         match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
+            Synced::Stopped => {
+                self.stopped();
+                Synced::Stopped
+            }
             other => other,
+        }
+    }
+
+    /// A ring has stopped: the engine says why, if it is in this process and did not yet.
+    #[cold]
+    fn stopped(&self) {
+        if self.mode.is_some() && !self.told.swap(true, Relaxed) {
+            host::tend_now();
         }
     }
 
@@ -467,6 +499,24 @@ impl Bound {
             Dir::Tx => &self.tx,
             Dir::Rx => &self.rx,
         }
+    }
+
+    /// Called once per call of a program, which may never sleep: the interface is looked at every so many of them.
+    #[inline]
+    fn glance(&self) {
+        if self.mode.is_some() {
+            let calls = self.calls.load(Relaxed).wrapping_add(1);
+            // Two threads may lose a count.
+            self.calls.store(calls, Relaxed);
+            if calls % GLANCE == 0 {
+                host::tend_calmly();
+            }
+        }
+    }
+
+    /// Whether netmapd, which granted it, is dead.
+    pub(super) fn orphaned(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| hung_up(token))
     }
 
     /// Descriptor numbers of the sockets behind the rings, each once: for statistics.

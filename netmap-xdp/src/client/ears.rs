@@ -154,7 +154,7 @@ impl Bound {
                 most = most.min(host::TEND_EVERY);
             }
             if ring.carrier().stalled() {
-                most = most.min(REKICK);
+                most = most.min(if ring.carrier().resting() { host::TEND_EVERY } else { REKICK });
             }
         }
         if deaf {
@@ -164,14 +164,22 @@ impl Bound {
         if completions { most.min(LOOK_AFTER_TX) } else { most }
     }
 
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
+    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
+    /// packet in its hands.
     pub(super) fn look_after(&self) {
+        let orphaned = self.orphaned();
         for ring in self.all_rings() {
+            if orphaned {
+                ring.carrier().bury_engine(ring.kring(), remote::client_id());
+            }
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 host::tend();
             } else {
                 ring.carrier().probe(ring.kring());
             }
+        }
+        if self.mode().is_some() {
+            host::tend_calmly();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
 
 pub mod host;
+pub mod lane;
 pub mod monitor;
 pub mod nic;
 pub mod null;
@@ -26,6 +27,11 @@ pub trait Carrier: Send + Sync {
     /// The descriptor whose edges tell that a sync may find more, and the events to watch it for.
     fn signal(&self) -> Option<(RawFd, i32)>;
 
+    /// Whether the signal is an eventfd that nobody reads: its edges count, its level says nothing.
+    fn bell(&self) -> bool {
+        false
+    }
+
     /// Whether the level of the signal says as much as its edges: it is false by now unless a sync would move something.
     fn level(&self, _ring: &Kring) -> bool {
         false
@@ -33,6 +39,11 @@ pub trait Carrier: Send + Sync {
 
     /// Whether handed-over packets wait for another kick, without an edge that would tell when.
     fn stalled(&self) -> bool {
+        false
+    }
+
+    /// Whether what is stalled waits for a link that is down: there is no use in trying often.
+    fn resting(&self) -> bool {
         false
     }
 
@@ -54,6 +65,9 @@ pub trait Carrier: Send + Sync {
 
     /// Who synced the ring before died in the middle of it: makes the private state true again. The lock is held.
     fn repair(&self, _ring: &Kring) {}
+
+    /// The engine that granted the ring is dead: clears what its threads may have left in the middle of. `client` does so.
+    fn bury_engine(&self, _ring: &Kring, _client: u32) {}
 
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
     fn probe(&self, _ring: &Kring) {}
@@ -107,27 +121,33 @@ impl Wake {
 
 /// The monitors of a ring, as somebody sees them who fills it and does not sync it.
 pub struct Audience {
-    number: u32,
+    /// None for somebody who leaves the showing to the receiver.
+    number: Option<u32>,
     taps: Vec<Tap>,
 }
 
 impl Audience {
     /// The ring has had these monitors since its state got `number`, 0 for none.
     pub fn new(number: u32, taps: Vec<Tap>) -> Audience {
-        Audience { number, taps }
+        Audience { number: Some(number), taps }
+    }
+
+    /// For the engine's own threads, which leave it to the receiver.
+    pub fn unseen() -> Audience {
+        Audience { number: None, taps: Vec::new() }
     }
 
     /// Whether `k` has other monitors than these.
     #[inline]
     pub fn stale(&self, k: &Kring) -> bool {
-        k.state().taps.load(Relaxed) != self.number
+        self.number.is_some_and(|number| k.state().taps.load(Relaxed) != number)
     }
 
     /// Shows them what was reported in `k` and not shown yet.
     #[inline]
     pub fn show(&self, client: u32, k: &Kring) {
-        if self.number != 0 {
-            monitor::show(client, k, self.number, &self.taps);
+        if let Some(number @ 1..) = self.number {
+            monitor::show(client, k, number, &self.taps);
         }
     }
 }

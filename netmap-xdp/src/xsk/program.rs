@@ -5,7 +5,7 @@
 //! data path. Programs are attached by bpf_link alone, so none outlives its last holder. Choosing the mode, logging and
 //! waiting are the engine's.
 
-use crate::sys::netdev::XdpAttached;
+use crate::sys::netdev::{XdpAttached, bpf};
 use crate::sys::{Errno, Error};
 use std::fmt;
 use std::os::fd::RawFd;
@@ -53,6 +53,11 @@ pub trait Program: Send {
 
     /// Its id, as `bpftool prog` shows it.
     fn id(&self) -> u32;
+
+    /// Whether it was attached and is not any more: somebody detached the link, or the interface is gone.
+    fn lost(&self) -> bool {
+        self.link_fd().is_some_and(|link| bpf::link_interface(link) == Ok(0))
+    }
 }
 
 /// Where to put a program.
