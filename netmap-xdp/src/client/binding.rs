@@ -69,8 +69,8 @@ pub struct Bound {
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
-    /// Keeps the XDP program on the NIC while the rings are mapped, should the engine die.
-    _link: Option<Arc<Fd>>,
+    /// Keep the XDP program on the NIC, and its offloads off, while the rings are mapped, should the engine die.
+    _links: Vec<Arc<Fd>>,
 }
 
 impl Binding {
@@ -394,7 +394,7 @@ impl Bound {
             extmem,
             region: grant.region,
             token,
-            _link: grant.link,
+            _links: grant.links,
             name: grant.name,
             mode: grant.mode,
         };
@@ -508,7 +508,7 @@ impl Bound {
             let calls = self.calls.load(Relaxed).wrapping_add(1);
             // Two threads may lose a count.
             self.calls.store(calls, Relaxed);
-            if calls % GLANCE == 0 {
+            if calls.is_multiple_of(GLANCE) {
                 host::tend_calmly();
             }
         }

@@ -205,9 +205,9 @@ impl PortRing {
             return self.carrier.arm(&self.kring);
         }
         let cell = &self.kring.state().sleeping;
-        let among = |old: u32| Some(if old == 0 || old == sleeper { sleeper } else { CROWD });
-        // The closure always answers.
-        let _ = cell.fetch_update(Relaxed, Relaxed, among);
+        if cell.load(Relaxed) != sleeper && cell.compare_exchange(0, sleeper, Relaxed, Relaxed).is_err() {
+            cell.store(CROWD, Relaxed);
+        }
         // SYNC bell: this fence and the one in `toll` are the two sides of one handshake: either the sleeper sees what the
         // other's sync found, or that sees the sleeper.
         fence(SeqCst);
@@ -277,6 +277,7 @@ impl PortRing {
             return (Synced::Stopped, false);
         }
         let Some(lock) = k.try_lock(client) else { return (Synced::Busy, false) };
+        self.mend();
         if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
             k.reinit();
             return (Synced::Reinit, false);
@@ -293,6 +294,23 @@ impl PortRing {
         (Synced::Done, moved)
     }
 
+    /// Repairs the ring for those who wait at its other end, if a death left it so and nobody syncs it now.
+    pub fn mend_for(&self, client: u32) {
+        if let Some(_lock) = self.kring.try_lock(client) {
+            self.mend();
+        }
+    }
+
+    /// Repairs a ring whose last holder died over it; its lock is held.
+    #[inline]
+    fn mend(&self) {
+        let k = &self.kring;
+        if k.state().repair.load(Relaxed) != 0 {
+            self.carrier.repair(k);
+            k.state().repair.store(0, Relaxed);
+        }
+    }
+
     /// Syncs the ring on behalf of `client` (not 0).
     #[inline]
     pub fn sync(&self, client: u32) -> Synced {
@@ -301,10 +319,7 @@ impl PortRing {
             return Synced::Stopped;
         }
         let Some(lock) = k.try_lock(client) else { return Synced::Busy };
-        if k.state().repair.load(Relaxed) != 0 {
-            self.carrier.repair(k);
-            k.state().repair.store(0, Relaxed);
-        }
+        self.mend();
         if self.taps.stale(k) {
             return Synced::Stale;
         }

@@ -113,7 +113,16 @@ shared_struct! {
         pub shown: AtomicU32,
         /// How often `rtail` changed.
         pub moves: AtomicU32,
-        _pad1: [AtomicU32; 9],
+        /// NIC rings, for whoever finds the ring after a death: once the producer of the AF_XDP ring that slots are handed over
+        /// by (fill, transmit) stands here, hwcur is `handed_to`.
+        pub handed_at: AtomicU32,
+        /// As above.
+        pub handed_to: AtomicU32,
+        /// The same for what is received: once the consumer of the receive ring stands here, hwtail is `received_to`.
+        pub received_at: AtomicU32,
+        /// As above.
+        pub received_to: AtomicU32,
+        _pad1: [AtomicU32; 5],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         _pad3: [AtomicU32; 15],
@@ -157,6 +166,7 @@ const _: () = {
     assert!(size_of::<SlotView>() == size_of::<abi::netmap_slot>());
     assert!(size_of::<IfHeader>() == size_of::<abi::netmap_if>());
     assert!(size_of::<KringState>() == 384 && offset_of!(KringState, hwcur) == 64);
+    assert!(offset_of!(KringState, peer_tail) == 128 && offset_of!(KringState, packets) == 256);
     same_place!(RingHeader.num_slots, netmap_ring);
     same_place!(RingHeader.dir, netmap_ring);
     same_place!(RingHeader.head, netmap_ring);

@@ -15,6 +15,10 @@
 use super::privileged_by_file;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind.
+pub const REBIND_WAIT: Duration = Duration::from_millis(500);
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
 pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Auto;
@@ -72,6 +76,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// The netmapd to start, if that was said.
     pub daemon: Option<PathBuf>,
+    /// How long a bind waits for a queue that was just closed; not of the environment: who serves others does not wait.
+    pub rebind_wait: Duration,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -152,7 +158,8 @@ impl Settings {
             None
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
-        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, complaints }
+        let rebind_wait = REBIND_WAIT;
+        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, rebind_wait, complaints }
     }
 }
 
