@@ -129,6 +129,8 @@ pub unsafe fn close(libc: impl FnOnce() -> c_int, fd: c_int) -> c_int {
         } else if client::is_internal(fd) && !inside() {
             Errno(EBADF).set();
             return -1;
+        } else {
+            client::epoll_closed(fd as u32, fd as u32);
         }
     }
     libc()
@@ -142,6 +144,7 @@ pub unsafe fn close_range(libc: impl FnOnce() -> c_int, first: c_uint, last: c_u
     if client::in_use() && first <= last && flags as c_uint & !libc::CLOSE_RANGE_UNSHARE == 0 {
         let call = move || {
             client::close_range(first, last);
+            client::epoll_closed(first, last);
             let mut result = Ok(0);
             between_internal(first, last, |first, last| {
                 // SAFETY: integers only; descriptors in the range are the program's to close.
@@ -166,6 +169,7 @@ pub unsafe fn closefrom(libc: impl FnOnce(), low: c_int) {
         let call = move || {
             let first = low.max(0) as u32;
             client::close_range(first, u32::MAX);
+            client::epoll_closed(first, u32::MAX);
             between_internal(first, u32::MAX, |first, last| {
                 // SAFETY: integers only; descriptors in the range are the program's to close.
                 if unsafe { slots::close_range.get()(first, last, 0) } != 0 {
@@ -215,7 +219,16 @@ pub unsafe fn dup(libc: impl FnOnce() -> c_int, old: c_int) -> c_int {
     {
         return fd;
     }
-    libc()
+    copied(old, libc())
+}
+
+/// An epoll fd got another number.
+#[inline]
+fn copied(old: c_int, new: c_int) -> c_int {
+    if new >= 0 && client::in_use() {
+        client::epoll_copied(old, new);
+    }
+    new
 }
 
 /// # Safety
@@ -245,10 +258,10 @@ fn dup_onto(libc: impl FnOnce() -> c_int, old: c_int, new: c_int, cloexec: bool)
         if (client::is_netmap(old) || client::is_netmap(new))
             && let Some(fd) = ours(-1, move || client::dup_onto(old, new, cloexec))
         {
-            return fd;
+            return copied(old, fd);
         }
     }
-    libc()
+    copied(old, libc())
 }
 
 /// Flags and owners of a netmap fd are those of the file behind it.
@@ -257,12 +270,14 @@ fn dup_onto(libc: impl FnOnce() -> c_int, old: c_int, new: c_int, cloexec: bool)
 /// As for fcntl(2).
 #[inline]
 pub unsafe fn fcntl(libc: impl FnOnce() -> c_int, fd: c_int, command: c_int, arg: usize) -> c_int {
-    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC)
-        && client::in_use()
-        && client::is_netmap(fd)
-        && let Some(fd) = ours(-1, move || client::dup(fd, arg as c_int, command == libc::F_DUPFD_CLOEXEC))
-    {
-        return fd;
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+        if client::in_use()
+            && client::is_netmap(fd)
+            && let Some(fd) = ours(-1, move || client::dup(fd, arg as c_int, command == libc::F_DUPFD_CLOEXEC))
+        {
+            return fd;
+        }
+        return copied(fd, libc());
     }
     libc()
 }

@@ -15,13 +15,15 @@
 //! | `memory` | mmap, munmap |
 //! | `params` | open, fopen, access of the module's parameters |
 //! | `wait`, `select` | poll, ppoll; select, pselect |
+//! | `epoll` | epoll_ctl, epoll_wait and its kin |
 //! | `libnetmap` | the libnetmap C API on top of these, for programs that link with `-lnetmap` |
 //!
 //! # Calls that are not ours
 //! Until the program uses netmap, a shim is one relaxed load more than libc (`client::in_use`); afterwards, a lock-free
 //! look-up more. No allocation, lock, log or change of errno, so what is safe in a signal handler stays safe. Every
 //! function is `C-unwind` and holds nothing that wants dropping while libc runs, so thread cancellation unwinds through
-//! it, and `poll`, `open` and the others remain cancellation points.
+//! it, and `poll`, `open` and the others remain cancellation points. Waits on netmap fds are our code, which must not be unwound:
+//! they end every 250 ms, and there the thread may.
 //!
 //! # Variadic functions
 //! `open`, `openat`, `fcntl` and `ioctl` are variadic in C, and stable Rust cannot define variadic functions. They are
@@ -37,6 +39,7 @@
 //! itself, which do not pass through symbols.
 
 mod control;
+mod epoll;
 mod files;
 mod guard;
 mod libnetmap;
@@ -104,7 +107,8 @@ macro_rules! interpose {
 }
 
 use libc::{
-    c_char, c_int, c_uint, c_ulong, c_void, fd_set, nfds_t, off64_t, pollfd, sigset_t, size_t, timespec, timeval,
+    c_char, c_int, c_uint, c_ulong, c_void, epoll_event, fd_set, nfds_t, off64_t, pollfd, sigset_t, size_t, timespec,
+    timeval,
 };
 
 interpose! {
@@ -156,6 +160,13 @@ interpose! {
         = wait::select;
     pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec,
         mask: *const sigset_t) -> c_int = wait::pselect;
+
+    epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int = epoll::epoll_ctl;
+    epoll_wait(epfd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int) -> c_int = epoll::epoll_wait;
+    epoll_pwait(epfd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int, mask: *const sigset_t) -> c_int
+        = epoll::epoll_pwait;
+    epoll_pwait2(epfd: c_int, events: *mut epoll_event, room: c_int, timeout: *const timespec, mask: *const sigset_t)
+        -> c_int = epoll::epoll_pwait2;
 }
 
 /// Finds all real functions when the library is loaded, so that the first call of each need not. Calls that come earlier,

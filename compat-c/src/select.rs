@@ -104,10 +104,12 @@ fn answers(fd: &pollfd) -> impl Iterator<Item = usize> {
     (0..3).filter(move |&set| events & ASKED[set] != 0 && revents & ANSWER[set] != 0)
 }
 
-/// Waits with `poll` and answers in the sets. They stay as they are if that fails.
+/// Waits with `poll` and answers in the sets. They stay as they are if that fails, and if nothing was found and this is not the
+/// `last` slice of a wait.
 pub fn wait(
-    sets: Sets,
+    sets: &Sets,
     timeout: Option<Duration>,
+    last: bool,
     mut poll: impl FnMut(&mut [pollfd], Option<Duration>) -> Option<Result<c_int, Errno>>,
 ) -> Option<Result<c_int, Errno>> {
     let mut fds = [pollfd { fd: -1, events: 0, revents: 0 }; FD_SETSIZE];
@@ -132,7 +134,9 @@ pub fn wait(
                     }
                 }
                 if count > 0 || ready <= 0 {
-                    sets.scatter(&yes);
+                    if count > 0 || last {
+                        sets.scatter(&yes);
+                    }
                     return Some(Ok(count));
                 }
                 // poll reports a hang-up always, select does not: wait for the others.

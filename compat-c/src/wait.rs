@@ -16,6 +16,40 @@ unsafe extern "C-unwind" {
     fn pthread_testcancel();
 }
 
+/// A thread that sleeps in a wait of ours ends at most this long after it was cancelled.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Waits as `wait(limit, last)` does, in slices: cancellation unwinds, so it may come only here, where no value of ours waits
+/// to be dropped, and not in the middle of our code. All but the last slice find nothing if they return 0.
+#[inline]
+pub fn in_slices(
+    limit: Result<Option<Duration>, Errno>,
+    mut wait: impl FnMut(Option<Duration>, bool) -> Option<Result<c_int, Errno>>,
+) -> Option<c_int> {
+    let mut start = None;
+    loop {
+        // SAFETY: takes nothing; what is unwound here are plain numbers.
+        unsafe { pthread_testcancel() };
+        let ready = match limit {
+            Err(errno) => return contained(-1, || Some(Err(errno))),
+            Ok(Some(limit)) if start.is_none() && limit <= SLICE => return contained(-1, || wait(Some(limit), true)),
+            Ok(limit) => {
+                let start = *start.get_or_insert_with(Instant::now);
+                let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+                let last = left.is_some_and(|left| left <= SLICE);
+                let ready = contained(-1, || wait(if last { left } else { Some(SLICE) }, last));
+                if last {
+                    return ready;
+                }
+                ready
+            }
+        };
+        if ready != Some(0) {
+            return ready;
+        }
+    }
+}
+
 /// # Safety
 /// As for poll(2).
 #[inline]
@@ -105,7 +139,7 @@ pub unsafe fn select(
     }
     // SAFETY: the caller's sets.
     let sets = unsafe { Sets::new(count, [read, write, except]) };
-    let Some(sets) = sets.filter(|sets| sets.any(client::is_netmap)) else { return libc() };
+    let Some(sets) = sets.filter(|sets| sets.any(is_ours)) else { return libc() };
     // SAFETY: null or valid.
     let limit = match unsafe { timeout.as_ref() } {
         // libc carries microseconds above a second over into seconds.
@@ -142,9 +176,15 @@ pub unsafe fn pselect(
     }
     // SAFETY: the caller's sets.
     let sets = unsafe { Sets::new(count, [read, write, except]) };
-    let Some(sets) = sets.filter(|sets| sets.any(client::is_netmap)) else { return libc() };
+    let Some(sets) = sets.filter(|sets| sets.any(is_ours)) else { return libc() };
     // SAFETY: the caller's pointers, null or valid.
     unsafe { select_ours(sets, duration(timeout.as_ref()), mask.as_ref(), |_| ()) }.unwrap_or_else(libc)
+}
+
+/// Whether a wait on `fd` is ours: a netmap fd, or an epoll set that holds one.
+#[inline]
+fn is_ours(fd: c_int) -> bool {
+    client::is_netmap(fd) || client::is_epoll(fd)
 }
 
 /// Whether a netmap fd is in the array. No array is longer than the highest descriptor number: a longer one, as a null or
@@ -156,7 +196,7 @@ pub unsafe fn pselect(
 unsafe fn any_netmap(fds: *mut pollfd, count: nfds_t) -> bool {
     // SAFETY: within the array. Read one by one and as they are, since nothing says that they are aligned.
     let fd = |i: usize| unsafe { (&raw const (*fds.add(i)).fd).read_unaligned() };
-    count <= 1 << 20 && plausible(fds) && (0..count as usize).any(|i| client::is_netmap(fd(i)))
+    count <= 1 << 20 && plausible(fds) && (0..count as usize).any(|i| is_ours(fd(i)))
 }
 
 /// Whether a pointer can be one: not null or a small number, nor a negative one.
@@ -173,16 +213,10 @@ unsafe fn poll_ours(
     timeout: Result<Option<Duration>, Errno>,
     mask: Option<&sigset_t>,
 ) -> Option<c_int> {
-    // SAFETY: no value of ours waits to be dropped here.
-    unsafe { pthread_testcancel() };
-    contained(-1, move || {
-        let timeout = match timeout {
-            Ok(timeout) => timeout,
-            Err(errno) => return Some(Err(errno)),
-        };
+    in_slices(timeout, |limit, _| {
         // SAFETY: the caller's promise.
         let fds = unsafe { std::slice::from_raw_parts_mut(fds, count as usize) };
-        client::poll(fds, timeout, mask)
+        client::poll(fds, limit, mask)
     })
 }
 
@@ -196,24 +230,17 @@ unsafe fn select_ours(
     mask: Option<&sigset_t>,
     say_left: impl FnOnce(Duration),
 ) -> Option<c_int> {
-    // SAFETY: no value of ours waits to be dropped here.
-    unsafe { pthread_testcancel() };
-    contained(-1, move || {
-        let limit = match limit {
-            Ok(limit) => limit,
-            Err(errno) => return Some(Err(errno)),
-        };
-        let start = Instant::now();
-        let ready = select::wait(sets, limit, |fds, limit| client::poll(fds, limit, mask))?;
-        if let Some(limit) = limit {
-            say_left(limit.saturating_sub(start.elapsed()));
-        }
-        Some(ready)
-    })
+    let start = matches!(limit, Ok(Some(_))).then(Instant::now);
+    let ready =
+        in_slices(limit, |slice, last| select::wait(&sets, slice, last, |fds, limit| client::poll(fds, limit, mask)))?;
+    if let (Ok(Some(limit)), Some(start)) = (limit, start) {
+        say_left(limit.saturating_sub(start.elapsed()));
+    }
+    Some(ready)
 }
 
 /// A time limit as the kernel takes it.
-fn duration(limit: Option<&timespec>) -> Result<Option<Duration>, Errno> {
+pub fn duration(limit: Option<&timespec>) -> Result<Option<Duration>, Errno> {
     match limit {
         None => Ok(None),
         Some(t) if t.tv_sec >= 0 && (0..1_000_000_000).contains(&t.tv_nsec) => {

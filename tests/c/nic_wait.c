@@ -328,31 +328,92 @@ sync_b(void *arg)
     return NULL;
 }
 
-/* A ring that another thread is syncing is skipped, but what that thread finds reaches the waiter all the same. Once it may
- * come late: before the waiter has seen that it is not alone. */
+/* What somebody else's sync takes in wakes who sleeps on the ring, each time: a sleeper that was passed over would look after
+ * its ring by itself only half a second later. */
+static void
+wake_in_time(int turns)
+{
+    struct later l;
+    int turn;
+
+    for (turn = 0; turn < turns; turn++) {
+        double start = now();
+
+        later(&l, turn % 3, send_from_a);
+        CHECK(poll_port(&b, POLLIN, SOON) == POLLIN);
+        CHECK(now() - start < 0.4);
+        pthread_join(l.thread, NULL);
+        rx(&b)->head = rx(&b)->cur = rx(&b)->tail;
+        CHECK(poll_port(&b, 0, 0) == 0);
+    }
+}
+
 static void
 a_waiter_wakes_while_another_thread_syncs(void)
 {
     pthread_t thread;
-    struct later l;
-    int turn, late = 0;
 
     open_both();
     syncing = 1;
     CHECK(pthread_create(&thread, NULL, sync_b, NULL) == 0);
-    for (turn = 0; turn < 100; turn++) {
-        double start = now();
-
-        later(&l, turn % 5, send_from_a);
-        CHECK(poll_port(&b, POLLIN, SOON) == POLLIN);
-        late += now() - start > 0.3;
-        pthread_join(l.thread, NULL);
-        rx(&b)->head = rx(&b)->cur = rx(&b)->tail;
-        CHECK(poll_port(&b, 0, 1) == 0);
-    }
+    wake_in_time(500);
     syncing = 0;
     pthread_join(thread, NULL);
-    CHECK(late <= 1);
+    close_port(&a);
+    close_port(&b);
+}
+
+static void
+a_waiter_wakes_while_another_process_syncs(void)
+{
+    volatile int *on = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t child;
+
+    CHECK(on != MAP_FAILED);
+    open_both();
+    *on = 1;
+    child = fork();
+    if (child == 0) {
+        while (*on)
+            ioctl(b.fd, NIOCRXSYNC, NULL);
+        _exit(0);
+    }
+    wake_in_time(500);
+    *on = 0;
+    wait_child(child);
+    close_port(&a);
+    close_port(&b);
+}
+
+static volatile int sleepers_on;
+
+static void *
+sleep_on_b(void *arg)
+{
+    int *woken = arg;
+
+    while (sleepers_on) {
+        *woken += poll_port(&b, POLLIN, 20) == POLLIN;
+        usleep(100);
+    }
+    return NULL;
+}
+
+/* Several sleep on one ring, and none takes the other's wake-up away. */
+static void
+every_sleeper_on_a_ring_is_woken(void)
+{
+    pthread_t threads[3];
+    int i, woken[3] = {0};
+
+    open_both();
+    sleepers_on = 1;
+    for (i = 0; i < 3; i++)
+        CHECK(pthread_create(&threads[i], NULL, sleep_on_b, &woken[i]) == 0);
+    wake_in_time(300);
+    sleepers_on = 0;
+    for (i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
     close_port(&a);
     close_port(&b);
 }
@@ -494,6 +555,8 @@ main(int argc, char **argv)
         SCENARIO(an_idle_wait_takes_its_time_and_no_processor),
         SCENARIO(two_waiters_on_one_ring_both_wake),
         SCENARIO(a_waiter_wakes_while_another_thread_syncs),
+        SCENARIO(a_waiter_wakes_while_another_process_syncs),
+        SCENARIO(every_sleeper_on_a_ring_is_woken),
         SCENARIO(a_receiver_notices_that_its_interface_is_gone),
         SCENARIO(a_sender_notices_that_its_interface_is_gone),
         SCENARIO(whoever_waits_for_either_notices_that_the_interface_is_gone),

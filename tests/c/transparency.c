@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -390,6 +391,60 @@ static void selects(void)
     SAY(close(q[0]));
 }
 
+static void show_events(struct epoll_event *e, int n)
+{
+    for (int i = 0; i < n; i++)
+        printf("    %u for %llu\n", e[i].events, (unsigned long long)e[i].data.u64);
+}
+
+static void epolls(void)
+{
+    int p[2], q[2], ep, copy, n;
+    struct epoll_event e = { EPOLLIN, { .u64 = 5 } }, got[4];
+    struct timespec soon = { 0, 30000000 }, wrong = { 0, -1 };
+    struct pollfd pfd;
+
+    SAY(ep = epoll_create1(EPOLL_CLOEXEC));
+    SAY(pipe(p));
+    SAY(socketpair(AF_UNIX, SOCK_STREAM, 0, q));
+    SAY(epoll_ctl(ep, EPOLL_CTL_MOD, p[0], &e));
+    SAY(epoll_ctl(ep, EPOLL_CTL_ADD, p[0], &e));
+    SAY(epoll_ctl(ep, EPOLL_CTL_ADD, p[0], &e));
+    e = (struct epoll_event){ EPOLLIN | EPOLLOUT | EPOLLET, { .u64 = 6 } };
+    SAY(epoll_ctl(ep, EPOLL_CTL_ADD, q[0], &e));
+    SAY(epoll_ctl(ep, EPOLL_CTL_ADD, q[1], (struct epoll_event *)8));
+    SAY(epoll_ctl(p[0], EPOLL_CTL_ADD, q[1], &e));
+    SAY(epoll_ctl(ep, 99, q[1], &e));
+    SAY(epoll_ctl(ep, EPOLL_CTL_ADD, 250, &e));
+    SAY(n = epoll_wait(ep, got, 4, 0));
+    show_events(got, n);
+    SAY(n = epoll_wait(ep, got, 4, 0));
+    SAY(write(p[1], "x", 1));
+    SAY(n = epoll_wait(ep, got, 4, -1));
+    show_events(got, n);
+    pfd = (struct pollfd){ ep, POLLIN, 0 };
+    SAY(poll(&pfd, one, -1));
+    SAY(copy = dup(ep));
+    SAY(n = epoll_pwait(copy, got, 4, 5000, NULL));
+    show_events(got, n);
+    SAY(n = epoll_pwait2(copy, got, 4, &soon, NULL));
+    show_events(got, n);
+    SAY(epoll_pwait2(copy, got, 4, &wrong, NULL));
+    SAY(epoll_wait(ep, got, zero, 0));
+    SAY(epoll_wait(p[0], got, 4, 0));
+    SAY(epoll_wait(250, got, 4, 0));
+    SAY(epoll_ctl(ep, EPOLL_CTL_DEL, p[0], NULL));
+    start();
+    SAY(epoll_wait(ep, got, 4, 30));
+    printf("%s\n", took(30));
+    SAY(close(p[0]));
+    SAY(close(p[1]));
+    SAY(close(q[0]));
+    SAY(close(q[1]));
+    SAY(close(ep));
+    SAY(close(copy));
+}
+
 static volatile int ticks;
 static void tick(int sig) { (void)sig, ticks++; }
 
@@ -450,6 +505,8 @@ static void *sleeper(void *arg)
         ppoll(&pfd, one, NULL, NULL);
     else if (p[2] == 2)
         select(p[0] + 1, &r, NULL, NULL, NULL);
+    else if (p[2] == 4)
+        epoll_wait(p[0], (struct epoll_event[1]){ { 0, { 0 } } }, one, -1);
     else
         pselect(p[0] + 1, &r, NULL, NULL, NULL, NULL);
     pthread_cleanup_pop(0);
@@ -461,9 +518,11 @@ static void cancellation(void)
 {
     int p[3];
     SAY(pipe(p));
-    for (p[2] = 0; p[2] < 4; p[2]++) {
+    for (p[2] = 0; p[2] < 5; p[2]++) {
         pthread_t t;
         void *end;
+        if (p[2] == 4)
+            p[0] = epoll_create1(0);
         pthread_create(&t, NULL, sleeper, p);
         usleep(20000);
         pthread_cancel(t);
@@ -520,6 +579,7 @@ int main(int argc, char **argv)
     maps(dir);
     polls();
     selects();
+    epolls();
     signals();
     cancellation();
     closing();

@@ -1,25 +1,13 @@
 //! Monitors of pipes, inside one process without privileges, and of NICs, in namespaces.
 
+mod monitor_common;
+
+use monitor_common::*;
 use netmap_xdp::api::{Builder, Interest, NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON, Port};
 use netmap_xdp::client::settled;
 use netmap_xdp_tests::{Veth, needs_root};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How long anything may take that ought to happen at once: generous, for machines that are busy with other things.
-const SOON: Duration = Duration::from_secs(30);
-
-/// The buffers of the process's one region are counted, so tests take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn pipe(name: &str, slots: u32) -> (Port, Port) {
-    let open = |bracket: &str| Builder::new(&format!("netmap:{name}{bracket}1")).tx_slots(slots).rx_slots(slots).open();
-    (open("{").expect("master"), open("}").expect("slave"))
-}
 
 fn monitor(name: &str) -> Port {
     Port::open(&format!("netmap:{name}")).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -27,66 +15,6 @@ fn monitor(name: &str) -> Port {
 
 fn errno(name: &str) -> i32 {
     Port::open(&format!("netmap:{name}")).map(drop).expect_err(name).errno
-}
-
-#[track_caller]
-fn every_buffer_is_somewhere() {
-    let counts = settled().expect("the region exists while a port is open");
-    assert_eq!(counts.free + counts.held, counts.usable, "{counts:?}");
-}
-
-fn frame(seq: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
-    bytes.extend(seq.to_be_bytes());
-    bytes.extend((bytes.len()..len).map(|i| (seq as usize * 31 + i * 7) as u8));
-    bytes
-}
-
-fn length(seq: u64) -> usize {
-    60 + (seq as usize * 7919) % 1400
-}
-
-#[track_caller]
-fn check(bytes: &[u8]) -> u64 {
-    let seq = u64::from_be_bytes(bytes[14..22].try_into().unwrap());
-    assert!(bytes == frame(seq, length(seq)), "frame {seq} of {} bytes is wrong", bytes.len());
-    seq
-}
-
-#[track_caller]
-fn send(port: &mut Port, ring: usize, seqs: std::ops::Range<u64>) {
-    for seq in seqs {
-        assert!(port.tx(ring).push(&frame(seq, length(seq))), "no room for {seq}");
-    }
-    port.sync_tx().unwrap();
-}
-
-/// Everything that waits in a ring, with its flags; given back.
-#[track_caller]
-fn drain(port: &mut Port, ring: usize) -> Vec<(u64, u16)> {
-    port.sync_rx().unwrap();
-    let got = read(port, ring);
-    port.sync_rx().unwrap();
-    got
-}
-
-#[track_caller]
-fn read(port: &mut Port, ring: usize) -> Vec<(u64, u16)> {
-    let mut rx = port.rx(ring);
-    let n = rx.available();
-    let one = |i| {
-        let slot = rx.slot(i).unwrap();
-        let mut bytes = vec![0; slot.len()];
-        slot.read_at(0, &mut bytes);
-        (check(&bytes), slot.flags())
-    };
-    let got = (0..n).map(one).collect();
-    rx.release(n);
-    got
-}
-
-fn seqs(got: &[(u64, u16)]) -> Vec<u64> {
-    got.iter().map(|(seq, _)| *seq).collect()
 }
 
 #[test]
@@ -99,9 +27,7 @@ fn a_copy_monitor_sees_what_is_sent_and_what_is_received_and_tells_them_apart() 
     assert_eq!(drain(&mut m, 0), (0..5).map(|seq| (seq, NS_TXMON)).collect::<Vec<_>>(), "before the receiver looks");
     assert_eq!(seqs(&drain(&mut b, 0)), [0, 1, 2, 3, 4]);
     send(&mut b, 0, 10..13);
-    assert!(drain(&mut m, 0).is_empty(), "what the other end sends is seen when it is received");
-    a.sync_rx().unwrap();
-    assert_eq!(drain(&mut m, 0), [(10, 0), (11, 0), (12, 0)]);
+    assert_eq!(drain(&mut m, 0), [(10, 0), (11, 0), (12, 0)], "before the monitored end looks");
     assert_eq!(seqs(&drain(&mut a, 0)), [10, 11, 12]);
     assert!(drain(&mut m, 0).is_empty(), "nothing is seen twice");
     every_buffer_is_somewhere();

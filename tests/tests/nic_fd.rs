@@ -50,6 +50,8 @@ scenarios! {
     an_idle_wait_takes_its_time_and_no_processor
     two_waiters_on_one_ring_both_wake
     a_waiter_wakes_while_another_thread_syncs
+    a_waiter_wakes_while_another_process_syncs
+    every_sleeper_on_a_ring_is_woken
     a_receiver_notices_that_its_interface_is_gone
     a_sender_notices_that_its_interface_is_gone
     whoever_waits_for_either_notices_that_the_interface_is_gone

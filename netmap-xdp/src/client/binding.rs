@@ -1,6 +1,7 @@
 //! One open of `/dev/netmap`, and what it is bound to.
 
 use super::csb::CsbState;
+use super::ears::Rack;
 use super::remote::{self, Known};
 use super::{extmem, host, serve, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
@@ -16,29 +17,19 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
+use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Events that ask for room to send, and for packets.
-const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
-const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
-/// A transmit ring that could not be emptied is kicked again this often.
-const REKICK: Duration = Duration::from_millis(1);
+pub(super) const WANT_TX: i16 = libc::POLLOUT | libc::POLLWRNORM;
+pub(super) const WANT_RX: i16 = libc::POLLIN | libc::POLLRDNORM;
 /// A ring that another thread held is tried again this soon: the edge that announced packets may be gone, and what the other
 /// took in makes none.
 pub(super) const RETRY: Duration = Duration::from_millis(1);
-/// So often, a sleeper looks after rings that somebody else syncs too: what the other takes in wakes nobody. And so often
-/// at first, until [`QUIET`] sleeps passed into which no sync of somebody else fell.
-const LOOK_AFTER_SHARED: Duration = Duration::from_millis(5);
-const QUIET: u32 = 3;
-/// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// Calls after which a program that never sleeps looks after them.
+/// Calls after which a program that never sleeps looks after its rings.
 const GLANCE: u32 = 1024;
-/// The same for one that waits for completions.
-const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
 /// One open of `/dev/netmap`.
 pub struct Binding {
@@ -48,9 +39,6 @@ pub struct Binding {
     /// Cursors in memory of the program, and the loop that works on them.
     pub(super) csb: CsbState,
 }
-
-/// Value of [`Bound::quiet`]: other descriptors or threads sync the rings too.
-const SHARED: u32 = u32::MAX;
 
 /// Who plays the kernel's part for it.
 enum Seat {
@@ -71,10 +59,8 @@ pub struct Bound {
     exclusive: bool,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
-    tx_edges: OnceLock<Option<EdgeSet>>,
-    rx_edges: OnceLock<Option<EdgeSet>>,
-    /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
-    quiet: AtomicU32,
+    /// What its sleepers watch.
+    pub(super) rack: Rack,
     calls: AtomicU32,
     /// Whether it was seen that a ring has stopped.
     told: AtomicBool,
@@ -329,6 +315,17 @@ pub(super) fn tell(failure: &Failure) {
     }
 }
 
+/// Maps a ring of a monitor; one that cannot be mapped gets nothing. `shared` is the region of the monitored ring.
+pub(super) fn map_tap(grant: &TapGrant, shared: &Arc<Memory>) -> Option<Tap> {
+    let region = match &grant.region {
+        Some((fd, size)) => Memory::map(fd, *size as usize, 0, false).ok()?,
+        None => shared.clone(),
+    };
+    let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).ok()?;
+    let kring = Kring::attach(&region, grant.ring, &private, grant.kring).ok()?;
+    Some(Tap::new(kring, Wake::new(grant.wake.clone(), grant.wake.clone()), grant.kind))
+}
+
 impl Bound {
     fn map(grant: Grant, flags: u64, token: Option<Arc<Fd>>) -> Result<Bound, Failure> {
         let failed = |what: &str| {
@@ -351,7 +348,7 @@ impl Bound {
                 if let CarrierGrant::Nic { socket, plan } = &g.carrier {
                     let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
                     let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
-                    to.push(PortRing::new(kring, Box::new(carrier)));
+                    to.push(PortRing::new(kring, Box::new(carrier)).with_bell(g.bell.clone()));
                 }
             }
             // As in the module, only with all of the NIC's transmit rings.
@@ -388,7 +385,7 @@ impl Bound {
                     if dir == Dir::Tx { Box::new(PipeTx::new(peer, wake)) } else { Box::new(PipeRx::new(peer, wake)) }
                 }
             };
-            Ok(PortRing::new(kring, carrier))
+            Ok(PortRing::new(kring, carrier).with_bell(g.bell.clone()))
         };
         let bound = Bound {
             id: grant.id,
@@ -397,9 +394,7 @@ impl Bound {
             exclusive: flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
-            tx_edges: OnceLock::new(),
-            rx_edges: OnceLock::new(),
-            quiet: AtomicU32::new(0),
+            rack: Rack::default(),
             calls: AtomicU32::new(0),
             told: AtomicBool::new(false),
             memory,
@@ -463,21 +458,10 @@ impl Bound {
             None => host::taps(self.id, k.dir(), k.id()),
         };
         match taps {
-            Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| self.tap(t)).collect()),
+            Some(now) => ring.monitor(now.number, now.taps.iter().filter_map(|t| map_tap(t, &self.memory)).collect()),
             // Traffic goes on without them.
             None => ring.monitor(number, Vec::new()),
         }
-    }
-
-    /// Maps a ring of a monitor; one that cannot be mapped gets nothing.
-    fn tap(&self, grant: &TapGrant) -> Option<Tap> {
-        let region = match &grant.region {
-            Some((fd, size)) => Memory::map(fd, *size as usize, 0, false).ok()?,
-            None => self.memory.clone(),
-        };
-        let private = Memory::map(&grant.private, grant.private_size as usize, 0, false).ok()?;
-        let kring = Kring::attach(&region, grant.ring, &private, grant.kring).ok()?;
-        Some(Tap::new(kring, Wake::new(grant.wake.clone(), grant.wake.clone()), grant.kind))
     }
 
     /// What the program was told.
@@ -524,100 +508,6 @@ impl Bound {
         }
     }
 
-    /// What a sleeper that waits for `events` watches for edges; `level` is what [`Bound::level`] said.
-    pub(super) fn edges(&self, events: i16, level: bool) -> [Option<&EdgeSet>; 2] {
-        let set = |rings: &[PortRing]| {
-            let signals: Vec<_> = rings.iter().filter_map(|r| r.carrier().signal()).collect();
-            let set = EdgeSet::new().ok()?;
-            signals.iter().try_for_each(|&(fd, events)| set.add(fd, events)).ok()?;
-            Some(set)
-        };
-        let (tx, rx) = (events & WANT_TX != 0, events & WANT_RX != 0 && !level);
-        [
-            tx.then(|| self.tx_edges.get_or_init(|| set(&self.tx)).as_ref()).flatten(),
-            rx.then(|| self.rx_edges.get_or_init(|| set(&self.rx)).as_ref()).flatten(),
-        ]
-    }
-
-    /// Whether a sleeper that waits for `events` watches the sockets of the receive rings themselves. It should where it
-    /// can: an edge set stays in the sockets' wait queues, and costs the kernel's side a callback per wakeup even while
-    /// nobody sleeps.
-    pub(super) fn level(&self, events: i16) -> bool {
-        events & WANT_RX != 0 && !self.rx.is_empty() && self.rx.iter().all(PortRing::level)
-    }
-
-    /// The sockets of the receive rings.
-    pub(super) fn rx_signals(&self) -> impl Iterator<Item = libc::pollfd> {
-        let signals = self.rx.iter().filter_map(|r| r.carrier().signal());
-        signals.map(|(fd, events)| libc::pollfd { fd, events: events as i16, revents: 0 })
-    }
-
-    /// How long a sleeper may go without looking after the rings itself.
-    pub(super) fn patience(&self, events: i16, level: bool) -> Duration {
-        let known_quiet = (QUIET..SHARED).contains(&self.quiet.load(Relaxed));
-        let mut most = if known_quiet { LOOK_AFTER } else { LOOK_AFTER_SHARED };
-        for ring in self.tx.iter().chain(&self.rx) {
-            if ring.kring().state().pending.load(Relaxed) != 0 {
-                most = most.min(host::TEND_EVERY);
-            }
-            if ring.carrier().stalled() {
-                most = most.min(if ring.carrier().resting() { host::TEND_EVERY } else { REKICK });
-            }
-        }
-        if events & (WANT_TX | WANT_RX) != 0 && !level && self.edges(events, level).iter().all(Option::is_none) {
-            return most.min(REKICK);
-        }
-        let completions = events & WANT_TX != 0 && self.tx.iter().any(|r| r.carrier().socket().is_some());
-        if completions { most.min(LOOK_AFTER_TX) } else { most }
-    }
-
-    /// Announces a sleeper that waits for `events`; returns whether it must sync once more before it sleeps.
-    pub(super) fn arm(&self, events: i16) -> bool {
-        let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
-        let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
-        tx.chain(rx).filter(|r| r.carrier().arm(r.kring())).count() > 0
-    }
-
-    /// Syncs so far, by whomever, of the rings that a sleeper waits for.
-    pub(super) fn syncs(&self, events: i16) -> u64 {
-        let tx = self.tx.iter().filter(|_| events & WANT_TX != 0);
-        let rx = self.rx.iter().filter(|_| events & WANT_RX != 0);
-        tx.chain(rx).fold(0, |n, r| n.wrapping_add(r.kring().state().syncs.load(Relaxed)))
-    }
-
-    /// After a sleep, before which there were so many [`syncs`](Bound::syncs).
-    pub(super) fn slept(&self, events: i16, before: u64) {
-        let quiet = self.quiet.load(Relaxed);
-        if quiet == SHARED {
-            return;
-        }
-        if self.syncs(events) != before {
-            self.quiet.store(SHARED, Relaxed);
-        } else if quiet < QUIET {
-            // Two threads may lose a count: one more short sleep.
-            self.quiet.store(quiet + 1, Relaxed);
-        }
-    }
-
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
-    /// packet in its hands.
-    pub(super) fn look_after(&self) {
-        let orphaned = self.token.as_ref().is_some_and(|token| hung_up(token));
-        for ring in self.tx.iter().chain(&self.rx) {
-            if orphaned {
-                ring.carrier().bury_engine(ring.kring(), remote::client_id());
-            }
-            if ring.kring().state().pending.load(Relaxed) != 0 {
-                host::tend();
-            } else {
-                ring.carrier().probe(ring.kring());
-            }
-        }
-        if self.mode.is_some() {
-            host::tend_calmly();
-        }
-    }
-
     /// Called once per call of a program, which may never sleep: the interface is looked at every so many of them.
     #[inline]
     fn glance(&self) {
@@ -629,6 +519,11 @@ impl Bound {
                 host::tend_calmly();
             }
         }
+    }
+
+    /// Whether netmapd, which granted it, is dead.
+    pub(super) fn orphaned(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| hung_up(token))
     }
 
     /// Descriptor numbers of the sockets behind the rings, each once: for statistics.

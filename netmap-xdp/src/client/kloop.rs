@@ -14,6 +14,7 @@
 
 use super::binding::{Binding, Bound};
 use super::csb::{Atok, Csb, Ktoa, Running};
+use super::ears::Ears;
 use super::host;
 use super::remote::client_id;
 use crate::ctl::{Condition, Failure, KloopStart, OptionAnswer, OptionList};
@@ -114,10 +115,11 @@ impl Binding {
         signals: Option<&Signals>,
         sleep: Duration,
     ) -> Result<(), Failure> {
+        let mut ears = Ears::default();
         while !running.stopping() {
             if signals.is_some() {
                 // Before the syncs: what is published after them wakes us.
-                bound.arm(BOTH);
+                bound.arm_alone();
             }
             for ring in served {
                 match ring.ring.kring().dir() {
@@ -131,10 +133,10 @@ impl Binding {
             match signals {
                 None => pause(sleep),
                 Some(signals) => {
-                    let edges = bound.edges(BOTH, false);
+                    let edges = ears.open(bound, BOTH, false);
                     let mut fds: Vec<_> = edges.iter().flatten().map(|set| entry(set)).collect();
                     fds.push(entry(&signals.kicks));
-                    let most = bound.patience(BOTH, false).min(LONGEST_SLEEP);
+                    let most = bound.patience(BOTH, edges.iter().all(Option::is_none)).min(LONGEST_SLEEP);
                     match crate::sys::ppoll(&mut fds, Some(most), None) {
                         Ok(0) => bound.look_after(),
                         Ok(_) => {

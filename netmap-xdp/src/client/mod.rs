@@ -8,6 +8,8 @@
 //! binding   one open of /dev/netmap: registration, sync, what poll answers
 //! serve     its control requests
 //! extmem    memory that a registration brings
+//! epolls    epoll sets that hold netmap descriptors
+//! ears      what a sleeper on bound rings watches
 //! csb       cursors in memory of the program; kloop, the loop that works on them
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
@@ -20,6 +22,8 @@
 
 mod binding;
 mod csb;
+mod ears;
+mod epolls;
 mod extmem;
 mod host;
 mod kloop;
@@ -32,6 +36,9 @@ mod vale;
 mod wait;
 
 pub use binding::{Binding, Bound};
+pub use epolls::{
+    closed as epoll_closed, copied as epoll_copied, epoll_ctl, epoll_wait, nudged as epoll_nudged, watches as is_epoll,
+};
 pub use host::{ask, settled, settled_in, status};
 pub use mappings::touches as touches_mapping;
 pub use remote::{Outlook, outlook};
@@ -186,10 +193,44 @@ pub fn poll(
     timeout: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Option<Result<i32, Errno>> {
+    if fds.iter().any(|p| is_epoll(p.fd)) {
+        return Some(poll_sets(fds, timeout, sigmask));
+    }
     if !fds.iter().any(|p| is_netmap(p.fd)) {
         return None;
     }
     Some(wait(fds, |_, fd| table::get(fd).as_ref().cloned(), timeout, sigmask))
+}
+
+/// The same with epoll sets that hold netmap descriptors: these are waited for too, and make the set readable.
+#[cold]
+fn poll_sets(
+    fds: &mut [libc::pollfd],
+    timeout: Option<Duration>,
+    sigmask: Option<&libc::sigset_t>,
+) -> Result<i32, Errno> {
+    let (mut all, mut within) = (fds.to_vec(), Vec::new());
+    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.events & libc::POLLIN != 0) {
+        for (binding, events) in epolls::inside(p.fd) {
+            all.push(libc::pollfd { fd: 0, events, revents: 0 });
+            within.push((i, binding));
+        }
+    }
+    let n = fds.len();
+    let binding = |i: usize, fd| match i.checked_sub(n) {
+        Some(i) => within.get(i).map(|(_, b)| b.clone()),
+        None => table::get(fd).as_ref().cloned(),
+    };
+    wait(&mut all, binding, timeout, sigmask)?;
+    for (p, found) in fds.iter_mut().zip(&all) {
+        p.revents = found.revents;
+    }
+    for ((i, _), found) in within.iter().zip(&all[n..]) {
+        if found.revents != 0 {
+            fds[*i].revents |= libc::POLLIN;
+        }
+    }
+    Ok(fds.iter().filter(|p| p.revents != 0).count() as i32)
 }
 
 /// `close`. A child of `vfork` only closes: the table is its parent's.
@@ -205,6 +246,7 @@ pub fn close(fd: RawFd) -> Option<Result<(), Errno>> {
 
 /// A number stands for `binding` no more.
 fn forget(binding: Arc<Binding>) {
+    epolls::gone(&binding);
     if binding.csb.running() && !table::holds(&binding) {
         // Its loop has no other way to end.
         binding.csb.ask_to_stop();

@@ -1,5 +1,5 @@
-//! The table from descriptor numbers to bindings. Readers take no lock; an entry that is closed while a reader works on it
-//! lives until the reader is done.
+//! Tables from descriptor numbers to what they stand for. Readers take no lock; an entry that is closed while a reader works
+//! on it lives until the reader is done.
 
 use super::binding::Binding;
 use arc_swap::{ArcSwapOption, Guard};
@@ -9,22 +9,21 @@ use std::sync::{Arc, OnceLock};
 const LEAF: usize = 1024;
 const LEAVES: usize = 1024;
 
-type Leaf = Box<[ArcSwapOption<Binding>]>;
+type Leaf<T> = Box<[ArcSwapOption<T>]>;
 
-static TABLE: [OnceLock<Leaf>; LEAVES] = [const { OnceLock::new() }; LEAVES];
+/// A table of its own.
+pub struct Table<T: 'static>([OnceLock<Leaf<T>>; LEAVES]);
 
-fn leaf(fd: RawFd) -> Option<(&'static OnceLock<Leaf>, usize)> {
-    let n = usize::try_from(fd).ok()?;
-    Some((TABLE.get(n / LEAF)?, n % LEAF))
-}
+/// Netmap descriptors.
+static BINDINGS: Table<Binding> = Table::new();
 
 /// An entry, held while it is used.
-pub struct Entry(Option<Guard<Option<Arc<Binding>>>>);
+pub struct Entry<T = Binding>(Option<Guard<Option<Arc<T>>>>);
 
-impl Entry {
-    /// The binding.
+impl<T> Entry<T> {
+    /// What the number stands for.
     #[inline]
-    pub fn as_ref(&self) -> Option<&Arc<Binding>> {
+    pub fn as_ref(&self) -> Option<&Arc<T>> {
         self.0.as_ref()?.as_ref()
     }
 
@@ -35,49 +34,83 @@ impl Entry {
     }
 }
 
-/// Looks `fd` up.
+impl<T> Table<T> {
+    /// An empty one.
+    pub const fn new() -> Table<T> {
+        Table([const { OnceLock::new() }; LEAVES])
+    }
+
+    #[inline]
+    fn leaf(&self, fd: RawFd) -> Option<(&OnceLock<Leaf<T>>, usize)> {
+        let n = usize::try_from(fd).ok()?;
+        Some((self.0.get(n / LEAF)?, n % LEAF))
+    }
+
+    /// Looks `fd` up.
+    #[inline]
+    pub fn get(&self, fd: RawFd) -> Entry<T> {
+        let cell = self.leaf(fd).and_then(|(leaf, i)| leaf.get()?.get(i));
+        Entry(cell.map(ArcSwapOption::load))
+    }
+
+    /// Enters something for `fd`, or clears it; false if the number is beyond the table.
+    pub fn set(&self, fd: RawFd, value: Option<Arc<T>>) -> bool {
+        let Some((leaf, i)) = self.leaf(fd) else { return value.is_none() };
+        if leaf.get().is_none() && value.is_none() {
+            return true;
+        }
+        let cells = leaf.get_or_init(|| (0..LEAF).map(|_| ArcSwapOption::empty()).collect());
+        cells[i].store(value);
+        true
+    }
+
+    /// Clears the entry for `fd` and returns what was there.
+    pub fn take(&self, fd: RawFd) -> Option<Arc<T>> {
+        let (leaf, i) = self.leaf(fd)?;
+        leaf.get()?[i].swap(None)
+    }
+
+    /// Numbers in `first..=last` that have an entry.
+    pub fn numbers(&self, first: u32, last: u32) -> Vec<RawFd> {
+        let (first, last) = (first as usize, (last as usize).min(LEAF * LEAVES - 1));
+        let mut found = Vec::new();
+        for (l, leaf) in self.0.iter().enumerate().take(last / LEAF + 1).skip(first / LEAF) {
+            for (i, cell) in leaf.get().into_iter().flatten().enumerate() {
+                let n = l * LEAF + i;
+                if (first..=last).contains(&n) && cell.load().is_some() {
+                    found.push(n as RawFd);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The netmap descriptor `fd`.
 #[inline]
 pub fn get(fd: RawFd) -> Entry {
-    let cell = leaf(fd).and_then(|(leaf, i)| leaf.get()?.get(i));
-    Entry(cell.map(ArcSwapOption::load))
+    BINDINGS.get(fd)
 }
 
 /// Enters `binding` for `fd`, or clears it; false if the number is beyond the table.
 pub fn set(fd: RawFd, binding: Option<Arc<Binding>>) -> bool {
-    let Some((leaf, i)) = leaf(fd) else { return binding.is_none() };
-    if leaf.get().is_none() && binding.is_none() {
-        return true;
-    }
-    let cells = leaf.get_or_init(|| (0..LEAF).map(|_| ArcSwapOption::empty()).collect());
-    cells[i].store(binding);
-    true
+    BINDINGS.set(fd, binding)
 }
 
 /// Clears the entry for `fd` and returns what was there.
 pub fn take(fd: RawFd) -> Option<Arc<Binding>> {
-    let (leaf, i) = leaf(fd)?;
-    leaf.get()?[i].swap(None)
+    BINDINGS.take(fd)
 }
 
 /// Whether any number still stands for `binding`.
 pub fn holds(binding: &Arc<Binding>) -> bool {
-    let cells = TABLE.iter().filter_map(OnceLock::get).flatten();
+    let cells = BINDINGS.0.iter().filter_map(OnceLock::get).flatten();
     cells.filter_map(ArcSwapOption::load_full).any(|b| Arc::ptr_eq(&b, binding))
 }
 
-/// Numbers in `first..=last` that have an entry.
+/// Numbers in `first..=last` that are netmap's.
 pub fn numbers(first: u32, last: u32) -> Vec<RawFd> {
-    let (first, last) = (first as usize, (last as usize).min(LEAF * LEAVES - 1));
-    let mut found = Vec::new();
-    for (l, leaf) in TABLE.iter().enumerate().take(last / LEAF + 1).skip(first / LEAF) {
-        for (i, cell) in leaf.get().into_iter().flatten().enumerate() {
-            let n = l * LEAF + i;
-            if (first..=last).contains(&n) && cell.load().is_some() {
-                found.push(n as RawFd);
-            }
-        }
-    }
-    found
+    BINDINGS.numbers(first, last)
 }
 
 /// Numbers whose entry is `binding`.

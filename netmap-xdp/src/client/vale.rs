@@ -1,8 +1,10 @@
 //! How a sender of this process reaches the rings of the other ports of a switch: the engine is asked once, the answer is
 //! mapped, and all senders of the process share the mapping.
 
+use super::binding::map_tap;
 use super::host;
-use crate::engine::SeatGrant;
+use crate::engine::{InletGrant, SeatGrant};
+use crate::port::Audience;
 use crate::port::vale::switch::{SIZE, Switch};
 use crate::port::vale::{Destination, Directory, Inlet, Seat, ValeTx};
 use crate::ring::Kring;
@@ -38,7 +40,11 @@ fn map((switch, port, generation): Key) -> Option<Destination> {
     let peer = host::vale_peer(switch, port, generation)?;
     let region = peer.region.map().ok()?;
     let private = Memory::map(&peer.private, peer.private_size as usize, 0, false).ok()?;
-    let inlet = |(ring, state, wake)| Some(Inlet::new(Kring::attach(&region, ring, &private, state).ok()?, wake));
+    let inlet = |r: InletGrant| {
+        let ring = Kring::attach(&region, r.ring, &private, r.kring).ok()?;
+        let taps = r.taps.taps.iter().filter_map(|t| map_tap(t, &region)).collect();
+        Some(Inlet::new(ring, r.wake, Audience::new(r.taps.number, taps)))
+    };
     Some(Destination { rings: peer.rings.into_iter().map(|r| r.and_then(inlet)).collect() })
 }
 

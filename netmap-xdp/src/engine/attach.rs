@@ -173,7 +173,7 @@ impl Engine {
         let ring = |g: RingGrant| -> Result<PortRing, Failure> {
             let (dir, i) = (g.ring.dir, g.ring.id);
             let kring = view.rings.kring(dir, i, region).ok_or_else(|| Condition::System.says("a ring is missing"))?;
-            Ok(PortRing::new(kring, self.carrier(key, dir, g.carrier)?))
+            Ok(PortRing::new(kring, self.carrier(key, dir, g.carrier)?).with_bell(g.bell))
         };
         let [tx, rx] = self.ports.grants(&key, selection);
         Ok([tx.into_iter().map(ring).collect::<Result<_, _>>()?, rx.into_iter().map(ring).collect::<Result<_, _>>()?])

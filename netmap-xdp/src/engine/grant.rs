@@ -73,6 +73,8 @@ pub struct RingGrant {
     pub kring: KringPlace,
     /// What carries it.
     pub carrier: CarrierGrant,
+    /// Eventfd by which a sync wakes those who sleep on the ring, where nothing else does.
+    pub bell: Option<Arc<Fd>>,
 }
 
 /// What a client needs to sync one ring.
@@ -172,6 +174,19 @@ pub struct ValePeer {
     pub private: Arc<Fd>,
     /// Size of that, bytes.
     pub private_size: u64,
-    /// The receive rings, with the eventfd that wakes their sleepers; none where nobody has bound the ring.
-    pub rings: Vec<Option<(RingPlace, KringPlace, Arc<Fd>)>>,
+    /// The receive rings; none where nobody has bound the ring.
+    pub rings: Vec<Option<InletGrant>>,
+}
+
+/// What a sender needs to fill one receive ring of a VALE port.
+#[derive(Debug)]
+pub struct InletGrant {
+    /// Where the ring lies in the region.
+    pub ring: RingPlace,
+    /// Where its private state lies.
+    pub kring: KringPlace,
+    /// Eventfd that wakes its sleepers.
+    pub wake: Arc<Fd>,
+    /// Its monitors; those without a region of their own lie in the port's.
+    pub taps: TapsGrant,
 }

@@ -8,12 +8,12 @@ use crate::port::vale::{Destination, Directory};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Rings, and the generation of their port.
-type Known = (u32, Arc<Destination>);
+/// By switch and port: the port's generation and its rings.
+type Known = HashMap<(u64, u8), (u32, Arc<Destination>)>;
 
-/// Rings by switch and port.
+/// Rings of ports.
 #[derive(Default)]
-pub struct Mates(Mutex<HashMap<(u64, u8), Known>>);
+pub struct Mates(Mutex<Known>);
 
 impl Mates {
     /// Runs `announce`, which changes what senders see of a port and returns the port's generation with the rings to be found

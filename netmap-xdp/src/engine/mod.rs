@@ -31,7 +31,9 @@ mod vale_name;
 mod vale_requests;
 
 pub use extmem::{Answers, ProgramMemory, extmem_size, not_shared};
-pub use grant::{CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use grant::{
+    CarrierGrant, Grant, GrantId, InletGrant, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer,
+};
 pub use service::Nudge;
 pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 

@@ -13,9 +13,9 @@ use super::region::Region;
 use super::registry::{PortKey, Ports};
 use super::rings::{Private, RingTable};
 use crate::abi::{NETMAP_FIRST_BUF, NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
-use crate::ctl::{Failure, RingCounts, Selection};
+use crate::ctl::{Failure, PipeRole, RingCounts, Selection};
 use crate::port::Wake;
-use crate::port::monitor::TapKind;
+use crate::port::monitor::{TapKind, TapLock};
 use crate::ring::{Dir, Kring, LockGuard};
 use crate::sync::Ordering::*;
 use crate::sys::{Error, Fd, eventfd, monotonic};
@@ -180,7 +180,7 @@ impl MonitorPort {
             let grant = |i: u16| {
                 let (ring, kring) = self.rings.place(dir, i)?;
                 let wake = self.wakes.get(usize::from(i))?.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Monitor { wake } })
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Monitor { wake }, bell: None })
             };
             range.filter_map(grant).collect()
         })
@@ -237,6 +237,18 @@ impl MonitorPort {
         }
     }
 
+    /// The ring whose syncs show what passes ring `i` of the monitored port. What arrives at one end of a pipe is shown by who
+    /// sends it at the other, before the monitored program looks.
+    fn source(&self, dir: Dir, i: u16) -> Place {
+        match self.parent {
+            PortKey::Pipe(pipe, role) if dir == Dir::Rx && !self.zero_copy => {
+                let far = if role == PipeRole::Master { PipeRole::Slave } else { PipeRole::Master };
+                (PortKey::Pipe(pipe, far), Dir::Tx, i)
+            }
+            parent => (parent, dir, i),
+        }
+    }
+
     /// What a client needs to deliver to receive ring `i`.
     fn tap(&self, i: u16, kind: TapKind) -> Option<TapGrant> {
         let (ring, kring) = self.rings.place(Dir::Rx, i)?;
@@ -259,9 +271,13 @@ pub fn ring_buffers(k: &Kring) -> Vec<u32> {
 
 /// Waits for the lock of a ring, but not for ever.
 fn lock(k: &Kring) -> Option<LockGuard<'_>> {
+    patiently(|| k.try_lock(ENGINE))
+}
+
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = monotonic();
     loop {
-        if let Some(held) = k.try_lock(ENGINE) {
+        if let Some(held) = attempt() {
             return Some(held);
         }
         if monotonic() - start > PATIENCE {
@@ -302,7 +318,7 @@ impl Ports {
                 for &dir in &m.directions {
                     let n = if dir == Dir::Tx { counts.tx } else { counts.rx };
                     if i < n {
-                        taps.entry((m.parent, dir, i)).or_default().push(id);
+                        taps.entry(m.source(dir, i)).or_default().push(id);
                     }
                 }
             }
@@ -326,7 +342,7 @@ impl Ports {
         let wanted = self.wanted();
         let before = std::mem::take(&mut self.links.taps);
         let places: HashSet<&Place> = wanted.keys().chain(before.keys()).collect();
-        let mut haunted = HashSet::new();
+        let (mut haunted, mut asked_anew) = (HashSet::new(), HashSet::new());
         for place in places {
             let (key, dir, i) = place;
             let (now, then) = (wanted.get(place), before.get(place));
@@ -341,6 +357,9 @@ impl Ports {
             if !renumber(&ring, if now.is_some() { self.links.last_number } else { 0 }) {
                 haunted.extend(then.into_iter().flatten().copied());
             }
+            if let (PortKey::Vale(id), Dir::Rx) = (key, dir) {
+                asked_anew.insert(*id);
+            }
         }
         for id in haunted {
             if let Some(m) = self.monitors.get_mut(&id) {
@@ -348,6 +367,8 @@ impl Ports {
             }
         }
         self.links.taps = wanted;
+        // Senders show what they put into the ring of a switch to its monitors.
+        asked_anew.into_iter().for_each(|id| self.vales.announce(id, true));
     }
 
     /// The monitors of a ring, for a client that syncs it.
@@ -357,6 +378,7 @@ impl Ports {
         let tap = |id: &u64| {
             let m = self.monitors.get(id)?;
             let kind = match (m.zero_copy, key) {
+                (false, key) if *key != m.parent => TapKind::Arrival,
                 (false, _) => TapKind::Copy,
                 (true, PortKey::Monitor(_)) => TapKind::Chain,
                 (true, _) => TapKind::Exchange,
@@ -370,10 +392,13 @@ impl Ports {
 /// Gives a ring a new number of its set of monitors, 0 for none, between two syncs; false if a sync did not end.
 fn renumber(ring: &Kring, number: u32) -> bool {
     let held = lock(ring);
+    // Receive rings of switches are shown by senders, who do not hold the ring's lock.
+    let shows = patiently(|| TapLock::take(ring, ENGINE));
     let state = ring.state();
     if state.taps.load(Relaxed) == 0 {
-        state.shown.store(ring.hwcur(), Relaxed);
+        let passed = if ring.dir() == Dir::Tx { ring.hwcur() } else { state.peer_tail.load(Acquire) };
+        state.shown.store(passed, Relaxed);
     }
     state.taps.store(number, Relaxed);
-    held.is_some()
+    held.is_some() && shows.is_some()
 }

@@ -14,7 +14,7 @@ use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, log, settings};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
     mtu_that_fits,
@@ -49,6 +49,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Wakes those who sleep on rings that others sync.
+    bell: Arc<Fd>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
     /// Processes that have queues of the interface since before this engine was there.
@@ -113,6 +115,7 @@ impl NicPort {
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
     pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
+        let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
@@ -144,6 +147,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            bell,
             queue_busy: false,
             survivors,
         })
@@ -457,11 +461,12 @@ impl NicPort {
         RingTable::ranges(selection).map(|(dir, range)| {
             let grant = |i: u16| {
                 let (ring, kring) = self.rings.place(dir, i)?;
+                let bell = Some(self.bell.clone());
                 if HostSide::is_host(&self.rings, dir, i) {
-                    return Some(RingGrant { ring, kring, carrier: self.host.grant(&self.rings, dir, i)? });
+                    return Some(RingGrant { ring, kring, carrier: self.host.grant(&self.rings, dir, i)?, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() } })
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })
             };
             range.filter_map(grant).collect()
         })

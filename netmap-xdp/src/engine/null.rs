@@ -44,7 +44,7 @@ impl NullPort {
     pub fn grants(&self, selection: &Selection) -> [Vec<RingGrant>; 2] {
         RingTable::ranges(selection).map(|(dir, range)| {
             let place = |i| self.rings.place(dir, i);
-            let grant = |(ring, kring)| RingGrant { ring, kring, carrier: CarrierGrant::Null };
+            let grant = |(ring, kring)| RingGrant { ring, kring, carrier: CarrierGrant::Null, bell: None };
             range.filter_map(place).map(grant).collect()
         })
     }

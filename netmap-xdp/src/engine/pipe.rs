@@ -118,7 +118,12 @@ impl Pipe {
                 let (peer, peer_kring) = far.rings.place(other(dir), i)?;
                 let wake = end.wakes[dir as usize].get(usize::from(i))?.clone();
                 let wake_peer = far.wakes[other(dir) as usize].get(usize::from(i))?.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer } })
+                Some(RingGrant {
+                    ring,
+                    kring,
+                    carrier: CarrierGrant::Pipe { peer, peer_kring, wake, wake_peer },
+                    bell: None,
+                })
             };
             range.filter_map(grant).collect()
         })

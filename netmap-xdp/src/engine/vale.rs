@@ -8,15 +8,15 @@
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
-use super::grant::{CarrierGrant, RegionGrant, RingGrant, SeatGrant, ValePeer};
+use super::grant::{CarrierGrant, InletGrant, RegionGrant, RingGrant, SeatGrant, TapsGrant, ValePeer};
 use super::mates::Mates;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use super::vale_name::{LONGEST, split};
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
-use crate::port::Wake;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
 use crate::port::vale::{Destination, Inlet, Seat, lease};
+use crate::port::{Audience, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::Ordering::*;
@@ -193,7 +193,7 @@ impl ValePort {
         let inlet = |i: u16| {
             let (ring, state) = self.rings.place(Dir::Rx, i)?;
             let kring = Kring::attach(memory, ring, self.rings.private().memory(), state).ok()?;
-            Some(Inlet::new(kring, self.wakes.get(usize::from(i))?.clone()))
+            Some(Inlet::new(kring, self.wakes.get(usize::from(i))?.clone(), Audience::unseen()))
         };
         Some(Destination { rings: (0..self.counts.rx).map(inlet).collect() })
     }
@@ -416,8 +416,8 @@ impl Switchboard {
         }
     }
 
-    /// Tells senders which receive rings a port has.
-    fn announce(&self, id: ValeId, changed: bool) {
+    /// Tells senders which receive rings a port has; `changed`: they are to ask what they need to fill them.
+    pub fn announce(&self, id: ValeId, changed: bool) {
         let Some(port) = self.ports.get(&id) else { return };
         let Some((bridge, place)) = self.bridge(port) else { return };
         let tell = || bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
@@ -543,7 +543,7 @@ impl Switchboard {
                     Dir::Tx => CarrierGrant::ValeTx { seat: seat.clone() },
                     Dir::Rx => CarrierGrant::ValeRx { wake: port.wakes.get(usize::from(i))?.clone() },
                 };
-                Some(RingGrant { ring, kring, carrier })
+                Some(RingGrant { ring, kring, carrier, bell: None })
             };
             range.filter_map(grant).collect()
         })
@@ -554,7 +554,9 @@ impl Switchboard {
         for port in self.ports.values() {
             let Some(region) = regions.get(&port.mem_id) else { continue };
             for ring in port.rings.krings(region).iter().filter(|k| k.dir() == Dir::Rx) {
-                if lease::bury(ring, client, ENGINE)
+                // What the dead was about to show to the ring's monitors, the receiver shows.
+                let hidden = ring.state().shown.load(Relaxed) != ring.state().peer_tail.load(Relaxed);
+                if (lease::bury(ring, client, ENGINE) || hidden)
                     && let Some(wake) = port.wakes.get(usize::from(ring.id()))
                 {
                     Wake::new(wake.clone(), wake.clone()).rouse(ring);
@@ -614,18 +616,26 @@ impl Switchboard {
         self.haunted.retain(|gone| gone.mem_id != mem_id);
     }
 
-    /// What a sender needs to fill the receive rings of a port, if its generation is still that.
-    pub fn peer(&self, switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
+    /// What a sender needs to fill the receive rings of a port, if its generation is still that. `taps` tells the monitors of
+    /// a receive ring.
+    pub fn peer(
+        &self,
+        switch: u64,
+        port: u8,
+        generation: u32,
+        taps: impl Fn(ValeId, u16) -> Option<TapsGrant>,
+    ) -> Option<ValePeer> {
         let bridge = self.switches.iter().flatten().find(|s| s.id == switch)?;
         if bridge.switch.port(port).generation.load(Acquire) != generation {
             return None;
         }
-        let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
+        let &id = bridge.ports.get(usize::from(port))?.as_ref()?;
+        let port = self.ports.get(&id)?;
         let region = port.shared.as_ref()?.grant.clone();
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
-            Some((ring, kring, port.wakes.get(usize::from(i))?.clone()))
+            Some(InletGrant { ring, kring, wake: port.wakes.get(usize::from(i))?.clone(), taps: taps(id, i)? })
         };
         let rings = (0..port.counts.rx).map(ring).collect();
         Some(ValePeer { region, private: Arc::new(private), private_size, rings })

@@ -5,6 +5,7 @@ use super::vale::{self, ValeId, ValePort};
 use super::{Engine, MAIN_REGION, PortKey, Target, ValePeer, interface, region, vale_name};
 use crate::abi::NR_ACCEPT_VNET_HDR;
 use crate::ctl::{Failure, PipeRole, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
+use crate::ring::Dir;
 use crate::shm::Layout;
 
 impl Engine {
@@ -140,6 +141,7 @@ impl Engine {
 
     /// What a sender needs to fill the receive rings of a port of a switch, if its generation is still that.
     pub fn vale_peer(&self, switch: u64, port: u8, generation: u32) -> Option<ValePeer> {
-        self.ports.vales.peer(switch, port, generation)
+        let taps = |id, ring| self.ports.taps(&PortKey::Vale(id), Dir::Rx, ring, &self.regions);
+        self.ports.vales.peer(switch, port, generation, taps)
     }
 }

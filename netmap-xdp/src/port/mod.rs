@@ -52,6 +52,11 @@ pub trait Carrier: Send + Sync {
         None
     }
 
+    /// Whether peers fill the ring, and so show it to its monitors.
+    fn filled_by_peers(&self) -> bool {
+        false
+    }
+
     /// Somebody is about to sleep on [`Carrier::signal`] and will sync once more before that; returns whether that second
     /// sync is needed, which it is where the other side wakes only those who said that they sleep.
     fn arm(&self, _ring: &Kring) -> bool {
@@ -114,6 +119,39 @@ impl Wake {
     }
 }
 
+/// The monitors of a ring, as somebody sees them who fills it and does not sync it.
+pub struct Audience {
+    /// None for somebody who leaves the showing to the receiver.
+    number: Option<u32>,
+    taps: Vec<Tap>,
+}
+
+impl Audience {
+    /// The ring has had these monitors since its state got `number`, 0 for none.
+    pub fn new(number: u32, taps: Vec<Tap>) -> Audience {
+        Audience { number: Some(number), taps }
+    }
+
+    /// For the engine's own threads, which leave it to the receiver.
+    pub fn unseen() -> Audience {
+        Audience { number: None, taps: Vec::new() }
+    }
+
+    /// Whether `k` has other monitors than these.
+    #[inline]
+    pub fn stale(&self, k: &Kring) -> bool {
+        self.number.is_some_and(|number| k.state().taps.load(Relaxed) != number)
+    }
+
+    /// Shows them what was reported in `k` and not shown yet.
+    #[inline]
+    pub fn show(&self, client: u32, k: &Kring) {
+        if let Some(number @ 1..) = self.number {
+            monitor::show(client, k, number, &self.taps);
+        }
+    }
+}
+
 /// A slot that the program handed over names no buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadSlot;
@@ -133,17 +171,74 @@ pub enum Synced {
     Stale,
 }
 
+/// In `sleeping` of a ring with a bell: several sleep there; else it is the only one's number.
+const CROWD: u32 = u32::MAX;
+
 /// One netmap ring and what carries it.
 pub struct PortRing {
     kring: Kring,
     carrier: Box<dyn Carrier>,
     taps: Taps,
+    bell: Option<Arc<Fd>>,
 }
 
 impl PortRing {
     /// Joins the two.
     pub fn new(kring: Kring, carrier: Box<dyn Carrier>) -> PortRing {
-        PortRing { kring, carrier, taps: Taps::default() }
+        PortRing { kring, carrier, taps: Taps::default(), bell: None }
+    }
+
+    /// `bell` wakes those who sleep on the ring when somebody else's sync found something: what that sync took in wakes
+    /// nobody by itself.
+    pub fn with_bell(self, bell: Option<Arc<Fd>>) -> PortRing {
+        PortRing { bell, ..self }
+    }
+
+    /// What a sleeper watches for the edges of, if the ring has a bell.
+    pub fn bell(&self) -> Option<RawFd> {
+        self.bell.as_ref().map(|bell| bell.as_raw_fd())
+    }
+
+    /// `sleeper` (not 0) is about to sleep on the ring; returns whether it must sync once more before that.
+    pub fn arm(&self, sleeper: u32) -> bool {
+        if self.bell.is_none() {
+            return self.carrier.arm(&self.kring);
+        }
+        let cell = &self.kring.state().sleeping;
+        if cell.load(Relaxed) != sleeper && cell.compare_exchange(0, sleeper, Relaxed, Relaxed).is_err() {
+            cell.store(CROWD, Relaxed);
+        }
+        // SYNC bell: this fence and the one in `toll` are the two sides of one handshake: either the sleeper sees what the
+        // other's sync found, or that sees the sleeper.
+        fence(SeqCst);
+        self.kring.ready()
+    }
+
+    /// `sleeper` is awake. If it was the only one, its own syncs ring for nobody; one of several is rung for once more.
+    pub fn disarm(&self, sleeper: u32) {
+        if self.bell.is_some() {
+            let _ = self.kring.state().sleeping.compare_exchange(sleeper, 0, Relaxed, Relaxed);
+        }
+    }
+
+    /// Wakes whoever sleeps on the ring, after a sync found something and let the lock go: who is asleep then either had
+    /// seen it, or found the lock taken and is seen here.
+    #[inline]
+    fn toll(&self) {
+        if let Some(bell) = &self.bell {
+            // SYNC bell: see `arm`.
+            fence(SeqCst);
+            if self.kring.state().sleeping.load(Relaxed) != 0 {
+                self.strike(bell);
+            }
+        }
+    }
+
+    #[cold]
+    fn strike(&self, bell: &Fd) {
+        if self.kring.state().sleeping.swap(0, Relaxed) != 0 {
+            sys::signal_eventfd(bell);
+        }
     }
 
     /// The ring.
@@ -181,7 +276,7 @@ impl PortRing {
         if k.state().stopped.load(Relaxed) != 0 {
             return (Synced::Stopped, false);
         }
-        let Some(_lock) = k.try_lock(client) else { return (Synced::Busy, false) };
+        let Some(lock) = k.try_lock(client) else { return (Synced::Busy, false) };
         self.mend();
         if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
             k.reinit();
@@ -191,7 +286,12 @@ impl PortRing {
         if k.dir() == Dir::Rx {
             k.stamp(realtime());
         }
-        (Synced::Done, k.finish_at())
+        let moved = k.finish_at();
+        drop(lock);
+        if moved {
+            self.toll();
+        }
+        (Synced::Done, moved)
     }
 
     /// Repairs the ring for those who wait at its other end, if a death left it so and nobody syncs it now.
@@ -218,7 +318,7 @@ impl PortRing {
         if k.state().stopped.load(Relaxed) != 0 {
             return Synced::Stopped;
         }
-        let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
+        let Some(lock) = k.try_lock(client) else { return Synced::Busy };
         self.mend();
         if self.taps.stale(k) {
             return Synced::Stale;
@@ -238,9 +338,13 @@ impl PortRing {
             k.reinit();
             return Synced::Reinit;
         }
-        k.finish();
+        let moved = k.finish();
         if k.dir() == Dir::Rx {
             k.stamp(realtime());
+        }
+        drop(lock);
+        if moved {
+            self.toll();
         }
         Synced::Done
     }

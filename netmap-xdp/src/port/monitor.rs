@@ -1,12 +1,16 @@
 //! Monitors: receive rings that are filled from the rings of another port.
 //!
 //! A monitored ring is *tapped*: [`PortRing::sync`](super::PortRing::sync), in whatever thread or process it runs, delivers to
-//! the monitors what passes. A copy monitor gets a copy before the packet is sent, and after it was received. A zero-copy
-//! monitor gets the buffer itself once its user is done with it (sent, or given back by the program), and a buffer of its own
-//! in exchange; a second one taps the first, and so on.
+//! the monitors what passes. A copy monitor gets a copy before the packet is sent, and when it arrives, which where a peer
+//! fills the ring is before the monitored program looks: the taps of arrivals at one end of a pipe are on the transmit ring
+//! of the other end, and a receive ring of a switch is shown to its monitors by the sender ([`show`]). A zero-copy monitor
+//! gets the buffer itself once its user is done with it (sent, or given back by the program), and a buffer of its own in
+//! exchange; a second one taps the first, and so on.
 //!
 //! ```text
 //! ring state    taps: 0, or a number that changes with the set of monitors; written by the engine, under the ring's lock
+//!               shown: how far a transmit ring, or a receive ring of a switch, was shown to copy monitors
+//!               tap_lock: of a receive ring of a switch, held by whoever shows it
 //! Taps          the set that this process has mapped, and its number: a sync that finds another one stops (Synced::Stale)
 //! Tap           monitor ring: peer_tail is where the taps write, under tap_lock; hwcur is what its reader has given back
 //! ```
@@ -24,6 +28,9 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 /// Packets that are delivered under one hold of a monitor ring's `tap_lock`.
 const BATCH: u32 = 32;
+/// How often somebody who shows what arrived looks for more: who reports meanwhile does not wait. What is left then is
+/// shown by the receiver, who is woken.
+const ROUNDS: u32 = 8;
 /// How often the lock is tried before packets are lost: longer than a batch takes, shorter than anyone would notice.
 const PATIENCE: u32 = 4000;
 
@@ -81,6 +88,8 @@ impl Carrier for MonitorRx {
 pub enum TapKind {
     /// Copies, as they are sent and received.
     Copy,
+    /// Copies of what a peer sends into the monitored ring: a tap of the peer's transmit ring.
+    Arrival,
     /// The buffers, when they are done with.
     Exchange,
     /// The buffers that another zero-copy monitor is done with.
@@ -94,8 +103,18 @@ pub struct Tap {
     kind: TapKind,
 }
 
-/// The right to write to a monitor ring.
-struct TapLock<'a>(&'a AtomicU32);
+/// The right to write to a monitor ring, or to show what arrived in a ring of a switch.
+pub struct TapLock<'a>(&'a AtomicU32);
+
+impl TapLock<'_> {
+    /// Takes the lock of `k` for `client` (not 0) unless somebody has it.
+    pub fn take(k: &Kring, client: u32) -> Option<TapLock<'_>> {
+        let cell = &k.state().tap_lock;
+        // SYNC tap-lock: acquire pairs with the release in `TapLock::drop`.
+        let free = cell.load(Relaxed) == 0 && cell.compare_exchange(0, client, Acquire, Relaxed).is_ok();
+        free.then(|| TapLock(cell))
+    }
+}
 
 impl std::ops::Drop for TapLock<'_> {
     fn drop(&mut self) {
@@ -110,12 +129,15 @@ impl Tap {
         Tap { ring, wake, kind }
     }
 
+    /// Whether the monitor gets copies.
+    fn copies(&self) -> bool {
+        matches!(self.kind, TapKind::Copy | TapKind::Arrival)
+    }
+
     fn lock(&self, client: u32) -> Option<TapLock<'_>> {
-        let cell = &self.ring.state().tap_lock;
         for _ in 0..PATIENCE {
-            // SYNC tap-lock: acquire pairs with the release in `TapLock::drop`.
-            if cell.load(Relaxed) == 0 && cell.compare_exchange(0, client, Acquire, Relaxed).is_ok() {
-                return Some(TapLock(cell));
+            if let Some(lock) = TapLock::take(&self.ring, client) {
+                return Some(lock);
             }
             std::hint::spin_loop();
         }
@@ -182,7 +204,7 @@ impl Tap {
         let (at, to) = (from.buffer(idx)?, self.ring.buffer(theirs)?);
         let mut len = source.len.load(Relaxed).min(BUF_SIZE as u16);
         let flags = source.flags.load(Relaxed);
-        if self.kind == TapKind::Copy {
+        if self.copies() {
             let (skip, room) = (from.offset(source), self.ring.offset(target));
             len = len.min((BUF_SIZE - skip) as u16).min((BUF_SIZE - room) as u16);
             from.region().copy(at + u64::from(skip), self.ring.region(), to + u64::from(room), len.into()).ok()?;
@@ -200,6 +222,7 @@ impl Tap {
             self.ring.held(j).store(NO_BUFFER, Relaxed);
         }
         let sent = match (from.dir(), self.kind) {
+            (_, TapKind::Arrival) => 0,
             (Dir::Tx, _) => NS_TXMON,
             (Dir::Rx, TapKind::Chain) => flags & NS_TXMON,
             (Dir::Rx, _) => 0,
@@ -249,12 +272,16 @@ impl Taps {
         };
         let deliver = |copies: bool, first: u32, end: u32| {
             let count = distance(first, end, k.num_slots());
-            let fitting = set.iter().filter(|t| (t.kind == TapKind::Copy) == copies);
+            let fitting = set.iter().filter(|t| t.copies() == copies);
             fitting.for_each(|t| t.deliver(client, k, first, count));
         };
         let (hwcur, hwtail, n) = (k.hwcur(), k.hwtail(), k.num_slots());
         if k.dir() == Dir::Rx {
             deliver(false, hwcur, k.rhead());
+            if carrier.filled_by_peers() {
+                show(client, k, self.number.load(Relaxed), &set);
+                return Some(carrier.sync(k));
+            }
             let moved = carrier.sync(k);
             deliver(true, hwtail, k.hwtail());
             return Some(moved);
@@ -269,6 +296,38 @@ impl Taps {
         deliver(false, next_slot(hwtail, n), next_slot(k.hwtail(), n));
         Some(moved)
     }
+}
+
+/// Shows what senders have reported in `k`, a receive ring of a switch, to the copy monitors among `taps`, which is set number
+/// `number`: each packet once and in order, whoever comes first, sender or receiver. The receiver takes what was shown.
+/// Returns whether there was anything.
+#[cold]
+pub fn show(client: u32, k: &Kring, number: u32, taps: &[Tap]) -> bool {
+    let (s, n, mut any) = (k.state(), k.num_slots(), false);
+    for _ in 0..ROUNDS {
+        // SYNC shown: this fence and the one below are the two sides of one handshake: who finds the lock taken has reported
+        // before, and either its holder sees that when it looks again, or the lock was free.
+        fence(SeqCst);
+        let Some(lock) = TapLock::take(k, client) else { break };
+        // SYNC vale-tail: acquire pairs with the release in `lease::advance`: the slots before the tail are filled.
+        let (from, to) = (s.shown.load(Relaxed), s.peer_tail.load(Acquire));
+        if s.taps.load(Relaxed) != number || to >= n {
+            break;
+        }
+        if from < n && from != to {
+            taps.iter().filter(|t| t.copies()).for_each(|t| t.deliver(client, k, from, distance(from, to, n)));
+            any = true;
+        }
+        // SYNC vale-shown: release pairs with the acquire in `ValeRx::sync`: what the receiver writes comes after the copies.
+        s.shown.store(to, Release);
+        drop(lock);
+        // SYNC shown: see above.
+        fence(SeqCst);
+        if s.peer_tail.load(Relaxed) == to {
+            break;
+        }
+    }
+    any
 }
 
 #[cfg(test)]

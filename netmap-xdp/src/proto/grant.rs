@@ -4,7 +4,7 @@
 use super::wire::{Malformed, Reader, Wire, Writer, wire_enum, wire_struct};
 use crate::ctl::RegisterReply;
 use crate::engine::{
-    Answers, CarrierGrant, Grant, GrantId, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer,
+    Answers, CarrierGrant, Grant, GrantId, InletGrant, RegionGrant, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer,
 };
 use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
@@ -22,7 +22,8 @@ wire_struct! {
     Answers { extmem, offsets }
     RegionGrant { fd, at, size, of_program, here }
     ValePeer { region, private, private_size, rings }
-    RingGrant { ring, kring, carrier }
+    InletGrant { ring, kring, wake, taps }
+    RingGrant { ring, kring, carrier, bell }
     RingPlace { offset, slots, buffers_at, buffers, dir, id }
     KringPlace { offset }
     NicPlan { rx_size, tx_size, geometry, multi_buffer }
@@ -36,7 +37,7 @@ wire_enum! {
         0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
         3 => Host { tap, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
-    TapKind { 0 => Copy, 1 => Exchange, 2 => Chain }
+    TapKind { 0 => Copy, 1 => Exchange, 2 => Chain, 3 => Arrival }
     Dir { 0 => Tx, 1 => Rx }
     Mode { 0 => ZeroCopy, 1 => Native, 2 => Generic }
     Geometry { 0 => Unaligned, 1 => Aligned }

@@ -167,7 +167,7 @@ impl Kring {
         s.producer.store(0, Relaxed);
         s.lease.store(0, Relaxed);
         s.sleeping.store(0, Relaxed);
-        for cell in [&s.taps, &s.shown, &s.tap_lock, &s.repair] {
+        for cell in [&s.taps, &s.shown, &s.tap_lock, &s.repair, &s.moves] {
             cell.store(0, Relaxed);
         }
         // Positions of AF_XDP rings of which nothing is known: a producer that never moved leaves the cursors where they are.
@@ -388,13 +388,24 @@ impl Kring {
         self.state.rtail.swap(tail, Relaxed) != tail
     }
 
-    /// Tells the program what the sync reached: `nm_sync_finalize`.
+    /// Tells the program what the sync reached: `nm_sync_finalize`. Returns whether it is news.
     #[inline]
-    pub fn finish(&self) {
-        let tail = self.hwtail();
-        self.state.rtail.store(tail, Relaxed);
+    pub fn finish(&self) -> bool {
+        let (tail, s) = (self.hwtail(), &self.state);
+        let moved = s.rtail.load(Relaxed) != tail;
+        if moved {
+            s.rtail.store(tail, Relaxed);
+            s.moves.store(s.moves.load(Relaxed).wrapping_add(1), Relaxed);
+        }
         // SYNC ring-tail: release, so that a thread of the program that sees the new tail sees the slots behind it.
         self.ring.tail.store(tail, Release);
+        moved
+    }
+
+    /// How often a sync found something, of any one's.
+    #[inline]
+    pub fn moves(&self) -> u32 {
+        self.state.moves.load(Relaxed)
     }
 
     fn publish(&self) {

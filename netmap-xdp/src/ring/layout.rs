@@ -109,8 +109,10 @@ shared_struct! {
         pub rcur: AtomicU32,
         /// `tail` as the program was told.
         pub rtail: AtomicU32,
-        /// Monitored transmit rings: slots before it were shown to the monitors.
+        /// Monitored transmit rings, and receive rings of switches: slots before it were shown to the monitors.
         pub shown: AtomicU32,
+        /// How often `rtail` changed.
+        pub moves: AtomicU32,
         /// NIC rings, for whoever finds the ring after a death: once the producer of the AF_XDP ring that slots are handed over
         /// by (fill, transmit) stands here, hwcur is `handed_to`.
         pub handed_at: AtomicU32,
@@ -120,14 +122,14 @@ shared_struct! {
         pub received_at: AtomicU32,
         /// As above.
         pub received_to: AtomicU32,
-        _pad1: [AtomicU32; 6],
+        _pad1: [AtomicU32; 5],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         _pad3: [AtomicU32; 15],
-        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken. A line of its own with what else the other
-        /// side alone writes, for the owner of the ring looks at `peer_tail` all the time.
+        /// Not 0 if somebody sleeps on this ring and is to be woken. A line of its own with what else the other side alone
+        /// writes, for the owner of the ring looks at `peer_tail` all the time.
         pub sleeping: AtomicU32,
-        /// Monitors: 0, or the client that writes to this ring.
+        /// Monitors: 0, or the client that writes to this ring. Monitored receive rings of switches: who shows it to them.
         pub tap_lock: AtomicU32,
         /// VALE receive rings: 0, or the client that reserves or publishes slots now.
         pub producer: AtomicU32,
@@ -164,6 +166,7 @@ const _: () = {
     assert!(size_of::<SlotView>() == size_of::<abi::netmap_slot>());
     assert!(size_of::<IfHeader>() == size_of::<abi::netmap_if>());
     assert!(size_of::<KringState>() == 384 && offset_of!(KringState, hwcur) == 64);
+    assert!(offset_of!(KringState, peer_tail) == 128 && offset_of!(KringState, packets) == 256);
     same_place!(RingHeader.num_slots, netmap_ring);
     same_place!(RingHeader.dir, netmap_ring);
     same_place!(RingHeader.head, netmap_ring);

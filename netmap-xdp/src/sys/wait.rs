@@ -65,6 +65,30 @@ impl EdgeSet {
     }
 }
 
+/// Takes `fd` out of the epoll set `epfd`, which is the program's. `ENOENT`: it was not in it.
+pub fn epoll_forget(epfd: RawFd, fd: RawFd) -> Result<(), Errno> {
+    let args = [epfd as usize, libc::EPOLL_CTL_DEL as usize, fd as usize, 0, 0, 0];
+    // SAFETY: takes integers; no event is read for this operation.
+    unsafe { syscall(libc::SYS_epoll_ctl, args).map(drop) }
+}
+
+/// Puts `fd` into the epoll set `epfd`, which is the program's, for the edges of its readability.
+pub fn epoll_edges(epfd: RawFd, fd: RawFd, data: u64) -> Result<(), Errno> {
+    let event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: data };
+    let args = [epfd as usize, libc::EPOLL_CTL_ADD as usize, fd as usize, &raw const event as usize, 0, 0];
+    // SAFETY: the event outlives the call.
+    unsafe { syscall(libc::SYS_epoll_ctl, args).map(drop) }
+}
+
+/// Collects the events that lie in the epoll set `epfd`, which is the program's; does not wait. Returns how many there are.
+pub fn epoll_collect(epfd: RawFd, into: &mut [libc::epoll_event]) -> Result<usize, Errno> {
+    if into.is_empty() {
+        return Ok(0);
+    }
+    // SAFETY: the slice outlives the call; no timeout and no mask.
+    unsafe { syscall(libc::SYS_epoll_pwait, [epfd as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 8]) }
+}
+
 /// A new eventfd, internal and non-blocking.
 pub fn eventfd() -> Result<Fd, Errno> {
     let flags = (libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as usize;

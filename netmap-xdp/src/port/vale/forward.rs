@@ -319,10 +319,18 @@ impl Scratch {
         // SYNC vale-generation: acquire pairs with the releases in `Switch`: the engine has made what it announced.
         let generation = entry.generation.load(Acquire);
         let known = self.mates[usize::from(port)].take().filter(|m| m.generation == generation);
-        let mate = known.unwrap_or_else(|| Mate { generation, to: directory.resolve(seat.id, port, generation) });
+        let mut mate = known.unwrap_or_else(|| Mate { generation, to: directory.resolve(seat.id, port, generation) });
         if let Some(Some(inlet)) = mate.to.as_ref().and_then(|to| to.rings.get(ring as usize)) {
             let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
             self.fill(k, inlet, self.queues[q], flood, headers);
+            if inlet.stale() {
+                // Its monitors changed under our hands, and those of now are to see it too.
+                let generation = entry.generation.load(Acquire);
+                mate = Mate { generation, to: directory.resolve(seat.id, port, generation) };
+                if let Some(Some(inlet)) = mate.to.as_ref().and_then(|to| to.rings.get(ring as usize)) {
+                    inlet.announce(k.state().lock.load(Relaxed).clamp(1, i32::MAX as u32));
+                }
+            }
         }
         self.mates[usize::from(port)] = Some(mate);
     }
@@ -342,7 +350,7 @@ impl Scratch {
             self.fill_any(k, to, lease, own.head, flood.head, headers)
         };
         if lease::report(to, lease, used, packets - done, client) {
-            inlet.wake.rouse(to);
+            inlet.announce(client);
         }
     }
 

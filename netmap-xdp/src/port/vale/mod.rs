@@ -13,7 +13,7 @@ mod forward;
 pub mod lease;
 pub mod switch;
 
-use super::{BadSlot, Carrier, Wake};
+use super::{Audience, BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
 use crate::ring::{Drop, Kring};
@@ -34,12 +34,27 @@ pub struct Destination {
 pub struct Inlet {
     kring: Kring,
     wake: Wake,
+    /// A set that changes makes a new generation.
+    monitors: Audience,
 }
 
 impl Inlet {
     /// `wake` is the eventfd of whoever sleeps on the ring.
-    pub fn new(kring: Kring, wake: Arc<Fd>) -> Inlet {
-        Inlet { kring, wake: Wake::new(wake.clone(), wake) }
+    pub fn new(kring: Kring, wake: Arc<Fd>, monitors: Audience) -> Inlet {
+        Inlet { kring, wake: Wake::new(wake.clone(), wake), monitors }
+    }
+
+    /// The receiver has something new: its monitors see it first, then it is woken.
+    #[inline]
+    fn announce(&self, client: u32) {
+        self.monitors.show(client, &self.kring);
+        self.wake.rouse(&self.kring);
+    }
+
+    /// Whether the ring has other monitors than these.
+    #[inline]
+    fn stale(&self) -> bool {
+        self.monitors.stale(&self.kring)
     }
 }
 
@@ -147,8 +162,10 @@ impl Carrier for ValeRx {
             // SYNC vale-cur: release pairs with the acquire in `lease::reserve`: the slots before hwcur are the senders'.
             k.state().hwcur.store(head, Release);
         }
+        let s = k.state();
         // SYNC vale-tail: acquire pairs with the release in `lease::advance`: the slots before the tail are filled.
-        let tail = k.state().peer_tail.load(Acquire);
+        // SYNC vale-shown: or with that in `monitor::show`: the monitors have their copies.
+        let tail = if s.taps.load(Relaxed) == 0 { &s.peer_tail } else { &s.shown }.load(Acquire);
         if tail < n {
             k.set_hwtail(tail);
         }
@@ -165,6 +182,10 @@ impl Carrier for ValeRx {
 
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
+    }
+
+    fn filled_by_peers(&self) -> bool {
+        true
     }
 
     fn bury_engine(&self, k: &Kring, client: u32) {
