@@ -165,8 +165,8 @@ mod tests {
 
     #[test]
     fn what_is_open_is_told_for_people_and_for_programs() {
-        let mut a = Port::open("netmap:nmx-status{1").unwrap();
-        let mut b = Port::open("netmap:nmx-status}1").unwrap();
+        let mut a = Port::open("netmap:nmxstatus{1").unwrap();
+        let mut b = Port::open("netmap:nmxstatus}1").unwrap();
         assert!(a.tx(0).push(&[0; 60]));
         a.sync_tx().unwrap();
         b.sync_rx().unwrap();
@@ -174,11 +174,10 @@ mod tests {
         b.sync_rx().unwrap();
         let mut now = settled().unwrap();
         // Other tests of this process have ports too.
-        now.ports.retain(|p| p.name.starts_with("nmx-status"));
+        now.ports.retain(|p| p.name.starts_with("nmxstatus"));
         let text = as_text(&now);
         let pid = std::process::id();
-        for part in ["region 1: ", "nmx-status{1: pipe, region 1", &format!("held by process {pid} "), "rx 0", "syncs"]
-        {
+        for part in ["region 1: ", "nmxstatus{1: pipe, region 1", &format!("held by process {pid} "), "rx 0", "syncs"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         let json = as_json(&now);
