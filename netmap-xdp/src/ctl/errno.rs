@@ -489,6 +489,7 @@ mod tests {
             (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
             (Failure::interface_busy("eth0", "vale0:"), C::InterfaceBusy, &["eth0", "vale0:"]),
+            (C::InterfaceFailed.says("eth0 changed"), C::InterfaceFailed, &["eth0"]),
             (
                 Failure::missing_capability("attaching to eth0", "CAP_NET_ADMIN"),
                 C::MissingCapability,

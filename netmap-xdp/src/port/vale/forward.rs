@@ -101,6 +101,7 @@ impl Scratch {
         let mut known = Known::new(seat);
         self.used = 0;
         let (mut packets, mut bytes) = (0, 0);
+        let offsets = k.has_offsets();
         while i != head && self.used < BATCH {
             // Cursors of a ring that another process scribbled; nothing is left to be done with it.
             let Some(slot) = slots.get(i as usize) else { return head };
@@ -109,6 +110,7 @@ impl Scratch {
             }
             let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
             if flags & SPECIAL == 0
+                && !offsets
                 && u32::from(len) <= BUF_SIZE
                 && len >= header + ETH
                 && let Some(bytes_of) = buffers.head(idx, header)
@@ -483,11 +485,16 @@ fn empty(k: &Kring, why: Drop) -> Frame {
 
 /// The bytes of a frame from `skip` on, as far as there are any.
 fn read(k: &Kring, frame: &Frame, skip: u16) -> Option<Head> {
-    if frame.flags & NS_INDIRECT == 0 {
-        return k.packets().head(frame.at as u32, skip + (frame.at >> 32) as u16);
+    let offset = frame.at >> 32;
+    if frame.flags & NS_INDIRECT == 0 && offset == 0 {
+        return k.packets().head(frame.at as u32, skip);
     }
     let mut head: Head = [0; 16];
     let n = usize::from(frame.len.saturating_sub(skip)).min(head.len());
+    if frame.flags & NS_INDIRECT == 0 {
+        let at = k.buffer(frame.at as u32)? + offset + u64::from(skip);
+        return k.region().read(at, &mut head[..n]).is_ok().then_some(head);
+    }
     OwnProcess.read(frame.at.wrapping_add(skip.into()), &mut head[..n]).ok()?;
     Some(head)
 }
