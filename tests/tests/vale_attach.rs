@@ -35,7 +35,7 @@ fn detach(end: &End, name: &str) -> u32 {
 
 /// What is attached, by name and index.
 fn listed(end: &End) -> Vec<(String, u32)> {
-    at(end, || control::list()).unwrap().into_iter().map(|p| (p.name, p.port)).collect()
+    at(end, control::list).unwrap().into_iter().map(|p| (p.name, p.port)).collect()
 }
 
 #[track_caller]

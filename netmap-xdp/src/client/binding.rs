@@ -625,7 +625,7 @@ impl Bound {
             let calls = self.calls.load(Relaxed).wrapping_add(1);
             // Two threads may lose a count.
             self.calls.store(calls, Relaxed);
-            if calls % GLANCE == 0 {
+            if calls.is_multiple_of(GLANCE) {
                 host::tend_calmly();
             }
         }

@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rings by switch and port, with the generation of the port.
 #[derive(Default)]
-pub struct Mates(Mutex<HashMap<(u64, u8), (u32, Arc<Destination>)>>);
+pub struct Mates(Mutex<HashMap<(u64, u8), Mate>>);
+
+/// A port in a generation.
+type Mate = (u32, Arc<Destination>);
 
 impl Mates {
     /// Runs `announce`, which changes what senders see of a port and returns the port's generation with the rings to be found

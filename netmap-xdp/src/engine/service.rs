@@ -236,7 +236,7 @@ impl Common {
             // Others may run on this CPU, and a clock is not free.
             idle = idle.wrapping_add(1);
             yield_now();
-            if idle % 1024 == 0 && monotonic().saturating_sub(looked) >= LOOK_AFTER {
+            if idle.is_multiple_of(1024) && monotonic().saturating_sub(looked) >= LOOK_AFTER {
                 looked = monotonic();
                 self.look_after(|s| mine().any(|m| std::ptr::eq(m, s)));
             }
