@@ -5,7 +5,6 @@
 
 use crate::guard::{inside, ours};
 use libc::{EACCES, ENOENT, FILE, O_ACCMODE, O_CLOEXEC, O_RDONLY, W_OK, X_OK, c_char, c_int};
-use netmap_xdp::shm::BUF_SIZE;
 use netmap_xdp::sys::{self, Errno, settings};
 
 const PLACE: &[u8] = b"/sys/module/netmap/parameters/";
@@ -16,7 +15,7 @@ const LONGEST: usize = 32;
 fn value(name: &[u8]) -> Option<u64> {
     let buffers = || u64::from(settings().buffers.unwrap_or(16384));
     Some(match name {
-        b"buf_size" | b"buf_curr_size" | b"priv_buf_size" => BUF_SIZE.into(),
+        b"buf_size" | b"buf_curr_size" | b"priv_buf_size" => 2048,
         b"buf_num" | b"buf_curr_num" => buffers(),
         // The largest ring: a header, and 16 bytes a slot.
         b"ring_size" | b"ring_curr_size" => 256 + 16 * 16384,

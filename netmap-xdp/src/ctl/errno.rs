@@ -507,6 +507,7 @@ mod tests {
             (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
             (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
             (Failure::interface_busy("eth0", "vale0:"), C::InterfaceBusy, &["eth0", "vale0:"]),
+            (C::InterfaceFailed.says("eth0 changed"), C::InterfaceFailed, &["eth0"]),
             (
                 Failure::missing_capability("attaching to eth0", "CAP_NET_ADMIN"),
                 C::MissingCapability,

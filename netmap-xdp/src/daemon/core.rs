@@ -287,7 +287,7 @@ impl<R: Registry> Core<R> {
             _ => None,
         };
         let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
-        let busy = matches!(answer, FromEngine::Failed(_)) && self.registry.queue_busy();
+        let busy = matches!(answer, FromEngine::Refused(_)) && self.registry.queue_busy();
         Outcome { answer, watch, again: ask.filter(|_| busy) }
     }
 

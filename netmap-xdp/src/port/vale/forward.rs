@@ -590,11 +590,16 @@ fn empty(k: &Kring, why: Drop) -> Frame {
 
 /// The bytes of a frame from `skip` on, as far as there are any.
 fn read(k: &Kring, frame: &Frame, skip: u16) -> Option<Head> {
-    if frame.flags & NS_INDIRECT == 0 {
-        return k.packets().head(frame.at as u32, skip + (frame.at >> 32) as u16);
+    let offset = frame.at >> 32;
+    if frame.flags & NS_INDIRECT == 0 && offset == 0 {
+        return k.packets().head(frame.at as u32, skip);
     }
     let mut head: Head = [0; 16];
     let n = usize::from(frame.len.saturating_sub(skip)).min(head.len());
+    if frame.flags & NS_INDIRECT == 0 {
+        let at = k.buffer(frame.at as u32)? + offset + u64::from(skip);
+        return k.region().read(at, &mut head[..n]).is_ok().then_some(head);
+    }
     OwnProcess.read(frame.at.wrapping_add(skip.into()), &mut head[..n]).ok()?;
     Some(head)
 }
