@@ -6,7 +6,7 @@ use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, hung_up, monotonic};
-use crate::xsk;
+use crate::xsk::{self, Steering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,11 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
     let mut host = host();
     host.sweep();
     host.engine().check(register)
+}
+
+/// Changes the steering rules of a NIC.
+pub(super) fn steer(id: GrantId, rules: Option<Steering>) -> Result<(), Failure> {
+    host().engine().steer(id, rules)
 }
 
 /// The monitors of a ring.

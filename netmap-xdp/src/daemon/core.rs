@@ -7,11 +7,14 @@ use super::policy::{Policy, Subject, subject_of, subject_of_request};
 use super::quiet::Quiet;
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
 use crate::engine::{CarrierGrant, Engine, Grant, GrantId, RingGrant, TapsGrant, ValePeer};
-use crate::proto::{Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, TOKEN_NAME, ToEngine, Welcome};
+use crate::proto::{
+    Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, Steer, TOKEN_NAME, ToEngine, Welcome,
+};
 use crate::ring::Dir;
 use crate::sys::{
     Error, Fd, Inside, Level, Peer, identity, is_namespace, lives_in, monotonic, name_socket, process_id, socket_pair,
 };
+use crate::xsk::Steering;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -40,6 +43,8 @@ pub trait Registry {
     fn tend(&mut self) -> bool;
     /// A client died.
     fn abandon(&mut self, client: u32);
+    /// Changes the steering rules of a NIC.
+    fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure>;
     /// The monitors of a ring.
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
     /// What a sender needs to fill the rings of a port of a switch.
@@ -64,6 +69,9 @@ impl Registry for Engine {
     }
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
+    }
+    fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure> {
+        Engine::steer(self, id, rules)
     }
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
         Engine::taps(self, id, dir, ring)
@@ -248,6 +256,11 @@ impl<R: Registry> Core<R> {
             ToEngine::Taps(RingOf { token, dir, ring }) => {
                 let id = self.token(&token).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
                 Ok(FromEngine::Taps(id.and_then(|id| self.registry.taps(id, dir, ring))))
+            }
+            ToEngine::Steer(Steer { token, rules }) => {
+                let Some((_, known)) = self.token(&token) else { return Ok(FromEngine::Unknown) };
+                let id = known.held.as_ref().ok_or_else(Failure::not_bound)?.grant.id;
+                self.registry.steer(id, rules).map(|()| FromEngine::Done)
             }
             ToEngine::ValePeer(asked) => {
                 // Ports of a switch trust each other; a user without any on it has no business there.

@@ -67,7 +67,9 @@ pub fn run(options: Options) -> Result<(), String> {
         }
     };
     let limits = Limits { idle_exit: config.idle_exit, ..Limits::default() };
-    let core = Core::new(Engine::new(xsk::embedded()), policy);
+    let mut engine = Engine::new(xsk::embedded());
+    engine.configure_steering(config.steering.clone());
+    let core = Core::new(engine, policy);
     let mut server = Server::new(core, listener, Some(signals), limits).map_err(|e| format!("epoll: {e}"))?;
     log(Level::Info, format_args!("netmapd {} listens at {}, {files} files", process_id(), path.display()));
     let result = server.run().map_err(|e| format!("epoll: {e}"));

@@ -20,10 +20,12 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod steering;
 mod vale;
 mod vale_requests;
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use steering::{SteeringByName, name_matches};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -88,6 +90,7 @@ enum Target {
 /// The registry.
 pub struct Engine {
     loader: &'static dyn Loader,
+    steering: SteeringByName,
     regions: HashMap<u16, Region>,
     ports: Ports,
     grants: HashMap<GrantId, Held>,
@@ -100,7 +103,14 @@ impl Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
-        Engine { loader, regions: HashMap::new(), ports: Ports::default(), grants: HashMap::new(), next_grant: 1 }
+        Engine {
+            loader,
+            steering: Vec::new(),
+            regions: HashMap::new(),
+            ports: Ports::default(),
+            grants: HashMap::new(),
+            next_grant: 1,
+        }
     }
 
     /// Carries out a request that binds nothing.
@@ -331,8 +341,12 @@ impl Engine {
         match target {
             Target::Nic(dev) => {
                 let key = registry::nic_key(&dev);
-                if !self.ports.nics.contains_key(&key) {
-                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader)?);
+                let asked = register.options.steering.as_ref();
+                if self.ports.nics.contains_key(&key) {
+                    self.check_steering(&PortKey::Nic(key), asked)?;
+                } else {
+                    let steering = self.steering_for(&dev.name, asked)?;
+                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader, steering)?);
                 }
                 Ok(PortKey::Nic(key))
             }

@@ -13,7 +13,9 @@ use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
-use crate::xsk::{AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, mtu_that_fits};
+use crate::xsk::{
+    AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, Steering, mtu_that_fits,
+};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    steering: Option<Steering>,
 }
 
 fn internal(why: String) -> Failure {
@@ -84,12 +87,22 @@ impl NicPort {
     }
 
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
-    pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
+    pub fn open(
+        dev: NetDev,
+        counts: RingCounts,
+        slots: [u32; 2],
+        loader: &dyn Loader,
+        steering: Option<Steering>,
+    ) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
         let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
         })?;
+        if let Some(rules) = &steering {
+            program.steer(Some(rules)).map_err(|e| Failure::system(&e))?;
+            log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
+        }
         let (mode, native_refused) = NicPort::attach(&mut *program, &dev)?;
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
@@ -104,6 +117,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            steering,
         })
     }
 
@@ -131,6 +145,18 @@ impl NicPort {
     /// How it is driven.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The rules that decide which frames netmap gets; none: all.
+    pub fn steering(&self) -> Option<&Steering> {
+        self.steering.as_ref()
+    }
+
+    /// Changes them.
+    pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
+        self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
+        self.steering = rules;
+        Ok(())
     }
 
     /// The link that keeps the program on the interface, for a client.

@@ -9,6 +9,7 @@
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
+//! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
 
 use super::privileged_by_file;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// The netmapd to start, if that was said.
     pub daemon: Option<PathBuf>,
+    /// Steering rules of the NICs that this process binds, as text.
+    pub steer: Option<String>,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -141,7 +144,8 @@ impl Settings {
             None
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
-        Settings { log, mode, buffers, slots, aligned, engine, socket, daemon, complaints }
+        let steer = get("NETMAP_XDP_STEER").filter(|v| !v.trim().is_empty());
+        Settings { log, mode, buffers, slots, aligned, engine, socket, daemon, steer, complaints }
     }
 }
 

@@ -5,6 +5,7 @@
 //! data path. Programs are attached by bpf_link alone, so none outlives its last holder. Choosing the mode, logging and
 //! waiting are the engine's.
 
+use super::steering::Steering;
 use crate::sys::netdev::XdpAttached;
 use crate::sys::{Errno, Error};
 use std::fmt;
@@ -44,6 +45,10 @@ pub trait Program: Send {
 
     /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
     fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
+
+    /// Lets rules decide which packets go to sockets at all; none: all of them. Each packet meets the old rules or the new
+    /// ones as a whole.
+    fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error>;
 
     /// What became of the packets of `queue` so far.
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error>;

@@ -5,7 +5,10 @@
 
 pub mod bpf;
 mod ethtool;
+mod map;
 mod rtnl;
+
+pub use map::Map;
 
 use super::{Errno, Error};
 use rtnl::{Link, Rtnl, Which};
