@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         ..Config::default()
     };
     let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
-    match daemon::run(options) {
+    match daemon::run(options, &netmap_xdp_libbpf::LOADER) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("netmapd: {why}");

@@ -4,6 +4,7 @@
 //! it the tests fail, they are not skipped.
 
 use netmap_xdp::sys::netdev::{self, LinkState, NetDev};
+use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{self, AttachError, AttachMode, Loader, Program, XdpMode};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -13,29 +14,100 @@ use std::time::{Duration, Instant};
 
 const MODES: [AttachMode; 2] = [AttachMode::Native, AttachMode::Generic];
 const OURS: &str = "netmap_redirect";
-/// Set in the child process of the SIGKILL test: the mode to attach in.
+/// Set in the child process of the SIGKILL test: the mode to attach in, and the backend.
 const HOLD: &str = "NETMAP_XDP_TEST_HOLD";
 
-fn loader() -> &'static dyn Loader {
-    program::embedded()
+type Backend = &'static dyn Loader;
+
+/// Every backend, by the name of its module of tests.
+const BACKENDS: [(&str, fn() -> Backend); 2] = [("aya", program::embedded), ("libbpf", || &netmap_xdp_libbpf::LOADER)];
+
+/// The tests that every backend must pass, once for each.
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod aya { $( #[test] fn $test() { super::$test((super::BACKENDS[0].1)()) } )* }
+        mod libbpf { $( #[test] fn $test() { super::$test((super::BACKENDS[1].1)()) } )* }
+    };
+}
+
+/// As one of several XDP programs: a dispatcher where the kernel can, alone where it cannot; in both cases it works and leaves.
+#[test]
+fn a_chained_program_works_whether_or_not_the_kernel_can_chain() {
+    for mode in MODES {
+        let loader: Backend = &netmap_xdp_libbpf::LOADER;
+        let net = Net::new(loader);
+        let nic = net.nic();
+        let mut program = loader.load_chained(2, 20).unwrap();
+        net.attach(&mut *program, mode).unwrap();
+        let there = net.found().expect("something is attached");
+        println!("{mode}: {there:?}, held by a link: {}", program.link_fd().is_some());
+        assert!(program.link_fd().is_some() || there.prog_name.as_deref() == Some("xdp_dispatcher"));
+        assert!(net.ping(), "{mode}");
+        let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+        program.insert(0, socket.raw()).unwrap();
+        assert!(!net.ping(), "{mode}: queue 0 is taken");
+        program.steer(Some(&Steering::parse("icmp -> host; arp -> host; default netmap").unwrap())).unwrap();
+        assert!(net.ping(), "{mode}: the rules leave it to the host");
+        net.inside(|| drop(program));
+        net.wait_gone();
+    }
+}
+
+#[test]
+fn chaining_leaves_a_program_alone_that_is_no_dispatcher() {
+    let loader: Backend = &netmap_xdp_libbpf::LOADER;
+    let net = Net::new(loader);
+    let foreign = Foreign::compile();
+    ip(&format!("-n {} link set dev nic0 xdpdrv obj {} sec xdp", net.near, foreign.object.display()));
+    let before = net.xdp();
+    let e = net.attach(&mut *loader.load_chained(2, 20).unwrap(), AttachMode::Native).unwrap_err();
+    assert_eq!(e.errno().0, libc::EBUSY, "{e}");
+    assert!(e.to_string().contains("foreign_pass"), "{e}");
+    assert!(!net.inside(|| loader.clean(NetDev::by_name("nic0").unwrap().ifindex).unwrap()));
+    assert!(before.is_some() && net.xdp() == before);
+}
+
+#[test]
+fn the_embedded_loader_says_what_chains() {
+    let e = program::embedded().load_chained(1, 20).err().unwrap();
+    assert_eq!(e.errno.0, libc::EOPNOTSUPP);
+    assert!(e.to_string().contains("netmapd"), "{e}");
+}
+
+conformance! {
+    a_queue_without_a_socket_passes_to_the_stack_and_is_counted
+    a_queue_with_a_socket_is_redirected_until_it_is_removed
+    wrong_queues_and_wrong_descriptors_are_errors
+    the_program_leaves_with_its_last_holder
+    descriptors_are_out_of_the_way_of_the_program
+    a_driver_without_native_xdp_is_told_and_generic_mode_works
+    jumbo_frames_do_not_stand_in_the_way_of_native_mode
+    a_vanished_interface_is_no_trouble
+    a_second_engine_finds_the_interface_busy
+    a_foreign_program_is_named_and_stays
+    a_thread_without_capabilities_is_told_which
+    sigkill_of_the_holder_detaches
+    rules_decide_frame_by_frame
+    rules_change_while_they_are_in_use
 }
 
 /// Two namespaces, joined by `nic0` (two queues) in the near one and `peer0` in the far one.
 struct Net {
     near: String,
     far: String,
+    loader: Backend,
 }
 
 impl Net {
-    fn new() -> Net {
+    fn new(loader: Backend) -> Net {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let stem = format!("nmx-loader-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let net = Net { near: format!("{stem}-a"), far: format!("{stem}-b") };
+        let net = Net { near: format!("{stem}-a"), far: format!("{stem}-b"), loader };
         for ns in [&net.near, &net.far] {
             ip(&format!("netns add {ns}"));
             ip(&format!("-n {ns} link set lo up"));
         }
-        let Net { near, far } = &net;
+        let Net { near, far, .. } = &net;
         // With one transmit queue on the far side, everything arrives on queue 0 of the near one.
         let peer = format!("peer name peer0 numrxqueues 1 numtxqueues 1 netns {far}");
         ip(&format!("-n {near} link add nic0 numrxqueues 2 numtxqueues 2 type veth {peer}"));
@@ -65,7 +137,7 @@ impl Net {
     }
 
     fn attached(&self, mode: AttachMode) -> Box<dyn Program> {
-        let mut program = loader().load(2).unwrap();
+        let mut program = self.loader.load(2).unwrap();
         self.attach(&mut *program, mode).unwrap();
         program
     }
@@ -78,6 +150,12 @@ impl Net {
 
     fn found(&self) -> Option<netdev::XdpAttached> {
         self.inside(|| netdev::xdp_attached(NetDev::by_name("nic0").unwrap().ifindex).unwrap())
+    }
+
+    /// Other tests fork, and their children hold copies of all descriptors until they execute something else.
+    fn wait_gone(&self) {
+        wait_until("the program leaves", || self.found().is_none());
+        assert_eq!(self.xdp(), None);
     }
 
     /// What is on `nic0` while nothing changes, so that `ip` and we must agree.
@@ -118,6 +196,10 @@ fn ip(args: &str) -> String {
 
 fn mac_of(name: &str) -> String {
     NetDev::by_name(name).unwrap().mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+fn name_of(loader: Backend) -> &'static str {
+    BACKENDS.iter().find(|b| std::ptr::addr_eq((b.1)(), loader)).unwrap().0
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -179,7 +261,7 @@ impl Xsk {
 
 #[test]
 fn facts_of_an_interface_follow_its_changes() {
-    let net = Net::new();
+    let net = Net::new(program::embedded());
     let mut nic = net.nic();
     assert_eq!((nic.name.as_str(), nic.mtu, nic.rx_queues, nic.tx_queues), ("nic0", 1500, 2, 2));
     assert_eq!(nic.driver.as_deref(), Some("veth"));
@@ -202,10 +284,9 @@ fn facts_of_an_interface_follow_its_changes() {
     assert_eq!(gone.errno.0, libc::ENODEV);
 }
 
-#[test]
-fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted() {
+fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted(loader: Backend) {
     for mode in MODES {
-        let net = Net::new();
+        let net = Net::new(loader);
         let program = net.attached(mode);
         assert!(net.ping(), "{mode}");
         let seen = program.counters(0).unwrap();
@@ -214,10 +295,9 @@ fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted() {
     }
 }
 
-#[test]
-fn a_queue_with_a_socket_is_redirected_until_it_is_removed() {
+fn a_queue_with_a_socket_is_redirected_until_it_is_removed(loader: Backend) {
     for mode in MODES {
-        let net = Net::new();
+        let net = Net::new(loader);
         let nic = net.nic();
         let mut program = net.attached(mode);
         let (first, second) = net.inside(|| (Xsk::bind(nic.ifindex, 0), Xsk::bind(nic.ifindex, 1)));
@@ -243,10 +323,222 @@ fn a_queue_with_a_socket_is_redirected_until_it_is_removed() {
     }
 }
 
-#[test]
-fn wrong_queues_and_wrong_descriptors_are_errors() {
-    assert_eq!(loader().load(0).err().unwrap().errno.0, libc::EINVAL);
-    let mut program = loader().load(2).unwrap();
+/// What the program of this id answers to a frame: whether it goes to the socket of queue 0 (`BPF_PROG_TEST_RUN`).
+fn redirects(program: u32, frame: &[u8]) -> bool {
+    const PROG_TEST_RUN: i32 = 10;
+    const PROG_GET_FD_BY_ID: i32 = 13;
+    let bpf = |command: i32, attr: &mut [u32]| {
+        // SAFETY: the attribute has the length given, and what it points to is alive.
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) as i32 }
+    };
+    let fd = bpf(PROG_GET_FD_BY_ID, &mut [program, 0, 0]);
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is new and ours.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let at = frame.as_ptr() as u64;
+    // Program, verdict, length in and out, data in and out, repetitions.
+    let mut attr = [fd.as_raw_fd() as u32, 0, frame.len() as u32, 0, at as u32, (at >> 32) as u32, 0, 0, 1, 0];
+    let done = bpf(PROG_TEST_RUN, &mut attr);
+    assert!(done >= 0, "test run of {} bytes: {}", frame.len(), std::io::Error::last_os_error());
+    match attr[1] {
+        4 => true,
+        2 => false,
+        other => panic!("verdict {other}"),
+    }
+}
+
+fn ether(tags: &[u16], kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    for tag in tags {
+        frame.extend([0x81, 0, (tag >> 8) as u8, *tag as u8]);
+    }
+    frame.extend(kind.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An IPv4 packet; `offset` is the fragment field, flags and all.
+fn ipv4(proto: u8, offset: u16, options: usize, payload: &[u8]) -> Vec<u8> {
+    let header = 20 + options;
+    let mut p = vec![0x40 | (header / 4) as u8, 0];
+    p.extend(((header + payload.len()) as u16).to_be_bytes());
+    p.extend([0, 0]);
+    p.extend(offset.to_be_bytes());
+    p.extend([64, proto, 0, 0, 10, 1, 2, 3, 10, 9, 8, 7]);
+    p.extend(vec![0; options]);
+    p.extend(payload);
+    p
+}
+
+/// An IPv6 packet with extension headers, each with its number and its bytes from the third on.
+fn ipv6(extensions: &[(u8, Vec<u8>)], proto: u8, payload: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let next = |i: usize| extensions.get(i).map_or(proto, |e| e.0);
+    for (i, (kind, body)) in extensions.iter().enumerate() {
+        let len = body.len() + 2;
+        rest.extend([next(i + 1), if *kind == 51 { len / 4 - 2 } else { len / 8 - 1 } as u8]);
+        rest.extend(body);
+    }
+    rest.extend(payload);
+    let mut p = vec![0x60, 0, 0, 0];
+    p.extend((rest.len() as u16).to_be_bytes());
+    p.extend([next(0), 64]);
+    p.extend("2001:db8:1::5".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    p.extend("2001:db8:2::6".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    p.extend(rest);
+    p
+}
+
+fn ports(src: u16, dst: u16) -> Vec<u8> {
+    [&src.to_be_bytes()[..], &dst.to_be_bytes(), &[0; 16]].concat()
+}
+
+fn rules_decide_frame_by_frame(loader: Backend) {
+    let net = Net::new(loader);
+    let nic = net.nic();
+    let mut program = loader.load(1).unwrap();
+    let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+    program.insert(0, socket.raw()).unwrap();
+    let (tcp, udp, later) = (6, 17, 0x2000 | 100);
+    let vxlan = ether(&[], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789)));
+    let six = |e: &[(u8, Vec<u8>)]| ether(&[], 0x86dd, &ipv6(e, udp, &ports(99, 4789)));
+    let all = [(0, vec![0; 6]), (60, vec![0; 14]), (43, vec![0; 22]), (51, vec![0; 10]), (60, vec![0; 6])];
+    let fragment = |offset: u16| (44, [&offset.to_be_bytes()[..], &[0; 4]].concat());
+    let cut = |frame: &[u8], n: usize| frame[..n].to_vec();
+    let table: &[(&str, &[(&[u8], bool)])] = &[
+        ("default netmap", &[(&vxlan, true), (&ether(&[], 0x806, &[0; 28]), true), (&[0; 14], true)]),
+        ("default host", &[(&vxlan, false), (&[0; 14], false)]),
+        (
+            "udp dst port 4789 -> netmap; default host",
+            &[
+                (&vxlan, true),
+                (&ether(&[7], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789))), true),
+                (&ether(&[7, 8], 0x800, &ipv4(udp, 0, 40, &ports(99, 4789))), true),
+                (&ether(&[7, 8, 9], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789))), false),
+                (&six(&[]), true),
+                (&six(&all), true),
+                (&six(&[fragment(0)]), true),
+                (&six(&[fragment(8 | 1)]), false),
+                (&six(&vec![(60, vec![0; 6]); 7]), true),
+                (&six(&vec![(60, vec![0; 6]); 8]), false),
+                (&six(&[(60, vec![0; 2046]), (60, vec![0; 6])]), false),
+                (&ether(&[], 0x800, &ipv4(udp, 0, 0, &ports(4789, 99))), false),
+                (&ether(&[], 0x800, &ipv4(tcp, 0, 0, &ports(99, 4789))), false),
+                (&ether(&[], 0x800, &ipv4(udp, 0x2000, 0, &ports(99, 4789))), true),
+                (&ether(&[], 0x800, &ipv4(udp, later, 0, &ports(99, 4789))), false),
+                // Not whole: no ports in the frame, or only behind the packet's own end.
+                (&cut(&vxlan, 37), false),
+                (&cut(&vxlan, 38), true),
+                (&ether(&[], 0x800, &[ipv4(udp, 0, 0, &[]), ports(99, 4789)].concat()), false),
+                (&cut(&six(&[]), 57), false),
+                (&cut(&six(&[]), 58), true),
+                (&cut(&six(&[]), 20), false),
+                (&cut(&vxlan, 16), false),
+                (&ether(&[], 0x800, &[0x4f; 24]), false),
+                (&ether(&[], 0x800, &[0x44; 60]), false),
+                (&ether(&[], 0x86dd, &[0x45; 60]), false),
+            ],
+        ),
+        (
+            "src 10.1.0.0/16 -> host; dst 2001:db8:2::/48 -> host; default netmap",
+            &[
+                (&vxlan, false),
+                (&six(&[]), false),
+                (&ether(&[5], 0x86dd, &ipv6(&all, 59, &[])), false),
+                (&cut(&vxlan, 33), true),
+                (&cut(&vxlan, 34), false),
+                (&ether(&[], 0x806, &[10; 28]), true),
+            ],
+        ),
+        ("net 10.9.8.7 -> host; default netmap", &[(&vxlan, false), (&six(&[]), true)]),
+        (
+            "vlan 7 -> netmap; vlan -> host; default netmap",
+            &[
+                (&ether(&[7], 0x806, &[]), true),
+                (&ether(&[0xe007, 8], 0x806, &[]), true),
+                (&ether(&[8, 7], 0x806, &[]), false),
+                (&vxlan, true),
+            ],
+        ),
+        (
+            "untagged ether 0x88b5 -> host; default netmap",
+            &[(&ether(&[], 0x88b5, &[]), false), (&ether(&[1], 0x88b5, &[]), true)],
+        ),
+        (
+            "fragment -> host; port 90-99 -> netmap; default host",
+            &[
+                (&vxlan, true),
+                (&ether(&[], 0x800, &ipv4(udp, 0x2000, 0, &ports(99, 1))), false),
+                (&ether(&[], 0x800, &ipv4(tcp, 0x4000, 0, &ports(1, 90))), true),
+                (&ether(&[], 0x800, &ipv4(1, 0, 0, &ports(1, 90))), false),
+                (&six(&[fragment(0)]), false),
+            ],
+        ),
+        (
+            "icmp6 -> host; proto 0 -> host; default netmap",
+            &[
+                (&ether(&[], 0x86dd, &ipv6(&all, 58, &[128, 0])), false),
+                (&ether(&[], 0x86dd, &ipv6(&[], 58, &[])), false),
+                (&cut(&ether(&[], 0x86dd, &ipv6(&all, 58, &[])), 60), true),
+                (&ether(&[], 0x800, &ipv4(0, 0, 0, &[])), false),
+                (&ether(&[], 0x86dd, &[]), true),
+            ],
+        ),
+    ];
+    for (text, frames) in table {
+        program.steer(Some(&Steering::parse(text).unwrap())).unwrap();
+        for (frame, netmap) in *frames {
+            assert_eq!(redirects(program.id(), frame), *netmap, "{text}: {frame:02x?}");
+        }
+    }
+    program.steer(None).unwrap();
+    assert!(redirects(program.id(), &vxlan));
+    let seen = program.counters(0).unwrap();
+    assert!(seen.redirected > 20 && seen.passed > 20, "{seen:?}");
+
+    // The last rule of as many as there may be.
+    let many = format!("{} udp -> netmap; default host", "proto 200 -> host;".repeat(63));
+    program.steer(Some(&Steering::parse(&many).unwrap())).unwrap();
+    assert!(redirects(program.id(), &vxlan));
+    program.remove(0).unwrap();
+    assert!(!redirects(program.id(), &vxlan), "nobody bound the queue");
+}
+
+fn rules_change_while_they_are_in_use(loader: Backend) {
+    let net = Net::new(loader);
+    let nic = net.nic();
+    let mut program = loader.load(1).unwrap();
+    let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+    program.insert(0, socket.raw()).unwrap();
+    // Both leave TCP with the host, by rules in different places.
+    let [a, b] = ["tcp -> host; default netmap", "arp -> host; tcp -> host; udp -> netmap; default host"]
+        .map(|text| Steering::parse(text).unwrap());
+    program.steer(Some(&a)).unwrap();
+    let id = program.id();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        let watcher = scope.spawn(move || {
+            let tcp = ether(&[], 0x800, &ipv4(6, 0, 0, &ports(1, 2)));
+            let mut n = 0u64;
+            while !over.load(Relaxed) {
+                assert!(!redirects(id, &tcp), "a frame met rules that never held");
+                n += 1;
+            }
+            n
+        });
+        for _ in 0..100 {
+            program.steer(Some(&b)).unwrap();
+            program.steer(Some(&a)).unwrap();
+        }
+        over.store(true, Relaxed);
+        assert!(watcher.join().unwrap() > 0);
+    });
+}
+
+fn wrong_queues_and_wrong_descriptors_are_errors(loader: Backend) {
+    assert_eq!(loader.load(0).err().unwrap().errno.0, libc::EINVAL);
+    let mut program = loader.load(2).unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
     assert_eq!(program.insert(2, file.as_raw_fd()).unwrap_err().errno.0, libc::EINVAL);
     assert_eq!(program.remove(2).unwrap_err().errno.0, libc::EINVAL);
@@ -256,9 +548,8 @@ fn wrong_queues_and_wrong_descriptors_are_errors() {
     assert!(program.remove(1).is_ok());
 }
 
-#[test]
-fn the_program_leaves_with_its_last_holder() {
-    let net = Net::new();
+fn the_program_leaves_with_its_last_holder(loader: Backend) {
+    let net = Net::new(loader);
     let copy_of = |program: &dyn Program| {
         // SAFETY: the link is open; the copy is new and ours.
         unsafe { OwnedFd::from_raw_fd(libc::dup(program.link_fd().unwrap())) }
@@ -271,7 +562,7 @@ fn the_program_leaves_with_its_last_holder() {
         let again = net.attach(&mut *program, mode).unwrap_err();
         assert_eq!(again.errno().0, libc::EALREADY, "{again}");
         drop(program);
-        assert_eq!(net.xdp(), None, "{mode}");
+        net.wait_gone();
 
         // A copy of the link keeps it there ...
         let program = net.attached(mode);
@@ -279,7 +570,7 @@ fn the_program_leaves_with_its_last_holder() {
         drop(program);
         assert!(net.xdp().is_some(), "{mode}");
         drop(copy);
-        assert_eq!(net.xdp(), None, "{mode}");
+        net.wait_gone();
 
         // ... but for an explicit detach, after which it can be attached anew.
         let mut program = net.attached(mode);
@@ -293,9 +584,8 @@ fn the_program_leaves_with_its_last_holder() {
     }
 }
 
-#[test]
-fn descriptors_are_out_of_the_way_of_the_program() {
-    let net = Net::new();
+fn descriptors_are_out_of_the_way_of_the_program(loader: Backend) {
+    let net = Net::new(loader);
     let program = net.attached(AttachMode::Native);
     assert!(program.link_fd().unwrap() >= 512);
     let is_bpf = |n: &RawFd| {
@@ -309,12 +599,11 @@ fn descriptors_are_out_of_the_way_of_the_program() {
     });
 }
 
-#[test]
-fn a_driver_without_native_xdp_is_told_and_generic_mode_works() {
-    let net = Net::new();
+fn a_driver_without_native_xdp_is_told_and_generic_mode_works(loader: Backend) {
+    let net = Net::new(loader);
     net.inside(|| {
         let lo = NetDev::by_name("lo").unwrap();
-        let mut program = loader().load(1).unwrap();
+        let mut program = loader.load(1).unwrap();
         let e = program.attach(lo.ifindex, "lo", AttachMode::Native).unwrap_err();
         assert!(matches!(e, AttachError::NotSupported { mode: AttachMode::Native, .. }), "{e}");
         assert_eq!(e.errno().0, libc::EOPNOTSUPP);
@@ -322,21 +611,19 @@ fn a_driver_without_native_xdp_is_told_and_generic_mode_works() {
     });
 }
 
-#[test]
-fn jumbo_frames_do_not_stand_in_the_way_of_native_mode() {
-    let net = Net::new();
+fn jumbo_frames_do_not_stand_in_the_way_of_native_mode(loader: Backend) {
+    let net = Net::new(loader);
     ip(&format!("-n {} link set nic0 mtu 9000", net.near));
     ip(&format!("-n {} link set peer0 mtu 9000", net.far));
     let _program = net.attached(AttachMode::Native);
     assert!(net.ping());
 }
 
-#[test]
-fn a_vanished_interface_is_no_trouble() {
-    let net = Net::new();
+fn a_vanished_interface_is_no_trouble(loader: Backend) {
+    let net = Net::new(loader);
     let nic = net.nic();
     let mut held = net.attached(AttachMode::Native);
-    let mut late = loader().load(2).unwrap();
+    let mut late = loader.load(2).unwrap();
     ip(&format!("-n {} link del nic0", net.near));
     held.detach().unwrap();
     let e = net.inside(|| late.attach(nic.ifindex, "nic0", AttachMode::Native).unwrap_err());
@@ -344,11 +631,10 @@ fn a_vanished_interface_is_no_trouble() {
     assert!(matches!(e, AttachError::Other(_)));
 }
 
-#[test]
-fn a_second_engine_finds_the_interface_busy() {
-    let net = Net::new();
+fn a_second_engine_finds_the_interface_busy(loader: Backend) {
+    let net = Net::new(loader);
     let first = net.attached(AttachMode::Native);
-    let mut second = loader().load(2).unwrap();
+    let mut second = loader.load(2).unwrap();
     for mode in MODES {
         let e = net.attach(&mut *second, mode).unwrap_err();
         let AttachError::Busy { name, id, mode: there, .. } = &e else { panic!("{e}") };
@@ -359,15 +645,14 @@ fn a_second_engine_finds_the_interface_busy() {
     net.attach(&mut *second, AttachMode::Native).unwrap();
 }
 
-#[test]
-fn a_foreign_program_is_named_and_stays() {
-    let net = Net::new();
+fn a_foreign_program_is_named_and_stays(loader: Backend) {
+    let net = Net::new(loader);
     let foreign = Foreign::compile();
     for (word, there) in [("xdpdrv", XdpMode::Native), ("xdpgeneric", XdpMode::Generic)] {
         ip(&format!("-n {} link set dev nic0 {word} obj {} sec xdp", net.near, foreign.object.display()));
         let before = net.xdp();
         for mode in MODES {
-            let e = net.attach(&mut *loader().load(2).unwrap(), mode).unwrap_err();
+            let e = net.attach(&mut *loader.load(2).unwrap(), mode).unwrap_err();
             let AttachError::Busy { name, mode, .. } = &e else { panic!("{e}") };
             assert_eq!((name.as_str(), *mode), ("foreign_pass", there));
             assert!(e.to_string().contains(&format!("ip link set dev nic0 {word} off")), "{e}");
@@ -407,15 +692,14 @@ impl Drop for Foreign {
     }
 }
 
-#[test]
-fn a_thread_without_capabilities_is_told_which() {
+fn a_thread_without_capabilities_is_told_which(loader: Backend) {
     let refused = std::thread::spawn(|| {
         let header = [0x2008_0522u32, 0];
         let none = [0u32; 6];
         // SAFETY: capset reads two structures of three words, and takes rights from this thread only.
         let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
         assert_eq!(done, 0);
-        loader().load(1).err().expect("loaded without capabilities")
+        loader.load(1).err().expect("loaded without capabilities")
     });
     let e = refused.join().unwrap();
     assert_eq!(e.errno.0, libc::EPERM);
@@ -423,15 +707,14 @@ fn a_thread_without_capabilities_is_told_which() {
     assert!(text.contains("CAP_NET_ADMIN and CAP_BPF") && text.contains("setcap"), "{text}");
 }
 
-#[test]
-fn sigkill_of_the_holder_detaches() {
-    let net = Net::new();
+fn sigkill_of_the_holder_detaches(loader: Backend) {
+    let net = Net::new(loader);
     for mode in MODES {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &net.near])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
-            .env(HOLD, mode.to_string())
+            .env(HOLD, format!("{mode} {}", name_of(loader)))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -446,8 +729,10 @@ fn sigkill_of_the_holder_detaches() {
 /// The other half of [`sigkill_of_the_holder_detaches`]; on its own it does nothing.
 #[test]
 fn the_child_that_is_killed() {
-    let Some(mode) = std::env::var_os(HOLD) else { return };
+    let Ok(held) = std::env::var(HOLD) else { return };
+    let (mode, name) = held.split_once(' ').unwrap();
     let mode = if mode == "native" { AttachMode::Native } else { AttachMode::Generic };
+    let (_, loader) = BACKENDS.iter().find(|b| b.0 == name).unwrap();
     let mut program = loader().load(2).unwrap();
     program.attach(NetDev::by_name("nic0").unwrap().ifindex, "nic0", mode).unwrap();
     std::thread::sleep(Duration::from_secs(30));

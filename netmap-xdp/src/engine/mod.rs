@@ -38,7 +38,7 @@ use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
 use crate::xsk::Loader;
 use monitor::{MonitorPlan, MonitorPort};
-use nic::NicPort;
+use nic::{NicPort, Terms};
 use null::NullPort;
 use pipe::Pipe;
 use region::Region;
@@ -91,6 +91,7 @@ enum Target {
 pub struct Engine {
     loader: &'static dyn Loader,
     steering: SteeringByName,
+    chains: Vec<(String, u32)>,
     regions: HashMap<u16, Region>,
     ports: Ports,
     grants: HashMap<GrantId, Held>,
@@ -106,6 +107,7 @@ impl Engine {
         Engine {
             loader,
             steering: Vec::new(),
+            chains: Vec::new(),
             regions: HashMap::new(),
             ports: Ports::default(),
             grants: HashMap::new(),
@@ -345,8 +347,9 @@ impl Engine {
                 if self.ports.nics.contains_key(&key) {
                     self.check_steering(&PortKey::Nic(key), asked)?;
                 } else {
-                    let steering = self.steering_for(&dev.name, asked)?;
-                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader, steering)?);
+                    let terms =
+                        Terms { steering: self.steering_for(&dev.name, asked)?, chain: self.chain_for(&dev.name) };
+                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader, terms)?);
                 }
                 Ok(PortKey::Nic(key))
             }

@@ -14,7 +14,8 @@ use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
 use crate::xsk::{
-    AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, Steering, mtu_that_fits,
+    AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, Steering, clean_host_filter,
+    mtu_that_fits,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -25,6 +26,15 @@ struct Queue {
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
+}
+
+/// How our program is to share the interface.
+#[derive(Default)]
+pub struct Terms {
+    /// Which frames netmap gets; none: all.
+    pub steering: Option<Steering>,
+    /// Priority among other XDP programs, if it is to join any.
+    pub chain: Option<u32>,
 }
 
 /// A NIC port.
@@ -78,6 +88,14 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     }
 }
 
+/// Takes off what a killed process of ours left in the interface's chain; says whether there was anything.
+fn tidy(loader: &dyn Loader, dev: &NetDev) -> bool {
+    loader.clean(dev.ifindex).unwrap_or_else(|e| {
+        log(Level::Warn, format_args!("{}: a program of a killed netmapd stays: {e}", dev.name));
+        false
+    })
+}
+
 impl NicPort {
     /// Ring counts that the first bind of this interface makes; it may ask for more host rings than one.
     pub fn counts(dev: &NetDev, register: &Register) -> RingCounts {
@@ -92,10 +110,16 @@ impl NicPort {
         counts: RingCounts,
         slots: [u32; 2],
         loader: &dyn Loader,
-        steering: Option<Steering>,
+        terms: Terms,
     ) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
-        let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
+        let Terms { steering, chain } = terms;
+        let queues = dev.rx_queues.max(dev.tx_queues).max(1);
+        let loaded = match chain {
+            Some(priority) => loader.load_chained(queues, priority),
+            None => loader.load(queues),
+        };
+        let mut program = loaded.map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
         })?;
@@ -103,7 +127,16 @@ impl NicPort {
             program.steer(Some(rules)).map_err(|e| Failure::system(&e))?;
             log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
         }
-        let (mode, native_refused) = NicPort::attach(&mut *program, &dev)?;
+        if chain.is_some() {
+            tidy(loader, &dev);
+        }
+        let attached = match NicPort::attach(&mut *program, &dev) {
+            Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
+            done => done,
+        };
+        let (mode, native_refused) = attached?;
+        // The interface is ours now, so what else of us is there is a dead one's.
+        clean_host_filter(&dev);
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -375,7 +408,11 @@ impl NicPort {
             let grant = |i: u16| {
                 let (ring, kring) = self.rings.place(dir, i)?;
                 if HostSide::is_host(&self.rings, dir, i) {
-                    return Some(RingGrant { ring, kring, carrier: self.host.grant(&self.rings, dir, i)? });
+                    return Some(RingGrant {
+                        ring,
+                        kring,
+                        carrier: self.host.grant(&self.rings, dir, i, self.program.link_fd())?,
+                    });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
                 Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() } })

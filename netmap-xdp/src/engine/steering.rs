@@ -1,9 +1,10 @@
-//! Steering of NIC ports: whose rules hold. Those of netmapd's configuration stand; otherwise the first program that binds a
+//! What the configuration says of interfaces: chains, and steering. Those of netmapd's configuration stand; otherwise the first program that binds a
 //! port brings its own, and whoever has its rings bound may change them.
 
 use super::registry::PortKey;
 use super::{Engine, GrantId};
 use crate::ctl::Failure;
+use crate::sys::settings;
 use crate::xsk::Steering;
 
 /// Whether a name is the pattern, or starts with what stands before a `*` at its end.
@@ -18,6 +19,17 @@ impl Engine {
     /// Rules that hold for interfaces whatever programs ask for.
     pub fn configure_steering(&mut self, rules: SteeringByName) {
         self.steering = rules;
+    }
+
+    /// Interfaces on which our program joins others, with its priority among them.
+    pub fn configure_chains(&mut self, chains: Vec<(String, u32)>) {
+        self.chains = chains;
+    }
+
+    /// The priority on an interface, if our program is to join others there.
+    pub(super) fn chain_for(&self, name: &str) -> Option<u32> {
+        let found = self.chains.iter().find(|(pattern, _)| name_matches(pattern, name));
+        found.map(|(_, priority)| *priority).or(settings().chain)
     }
 
     fn configured(&self, name: &str) -> Option<&Steering> {

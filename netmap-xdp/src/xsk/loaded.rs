@@ -8,7 +8,7 @@ use super::program::{AttachError, AttachMode, Circumstances, Program, QueueCount
 use super::steering::Steering;
 use crate::sys::netdev::{self, Map, bpf};
 use crate::sys::{Errno, Error, Fd};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// Compiled from `bpf/xdp_redirect.bpf.c` by `build.rs`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp_redirect.bpf.o"));
@@ -95,6 +95,25 @@ impl Loaded {
             program,
             id,
         })
+    }
+
+    /// Queues that there is room for.
+    pub fn queues(&self) -> u32 {
+        self.sockets.entries()
+    }
+
+    /// The map of this name, for a second program over the same maps; the `.bss` has the object's name before its own.
+    pub fn map_named(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let map = match name {
+            SOCKETS => &self.sockets,
+            VERDICTS => &self.verdicts,
+            INJECTED => &self.injected,
+            RULES => &self.rules,
+            name if name.ends_with(".bss") => &self.globals,
+            _ => return None,
+        };
+        // SAFETY: the descriptor is open for as long as `self` is borrowed.
+        Some(unsafe { BorrowedFd::borrow_raw(map.as_raw_fd()) })
     }
 
     fn failed(&self, call: &'static str, queue: u32, errno: Errno) -> Error {

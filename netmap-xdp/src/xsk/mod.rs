@@ -13,7 +13,7 @@ mod socket;
 mod steering;
 
 pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
-pub use host::{HostLink, HostLinkPlan};
+pub use host::{HostLink, HostLinkPlan, clean_host_filter};
 pub use program::{AttachError, AttachMode, Loader, Program, QueueCounters, embedded};
 pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};
 pub use socket::{BindError, Socket, SocketPlan, Umem};

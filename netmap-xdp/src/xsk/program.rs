@@ -24,6 +24,18 @@ pub trait Loader: Send + Sync {
     ///
     /// `EPERM`: the error names what is missing. `EINVAL`: no queues.
     fn load(&self, queues: u32) -> Result<Box<dyn Program>, Error>;
+
+    /// The same, to be attached as one of several programs; those with lower priorities come first. `EOPNOTSUPP`: this
+    /// loader cannot.
+    fn load_chained(&self, _queues: u32, _priority: u32) -> Result<Box<dyn Program>, Error> {
+        let why = "into a chain of XDP programs: that takes netmapd (NETMAP_XDP_ENGINE=auto) with `loader = libbpf`";
+        Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
+    }
+
+    /// Takes programs off an interface that a killed process left in its chain; says whether there were any.
+    fn clean(&self, _ifindex: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// A loaded redirect program, with the table of its sockets. A drop gives up the link: the program leaves the interface
@@ -104,7 +116,8 @@ pub enum AttachError {
     #[error(
         "{ifname} already has an XDP program in {mode} mode: {name} (id {id}); stop what put it there, or remove it with \
          `ip link set dev {ifname} {} off`; if that says \"busy\", the program is held by a link: find it with \
-         `bpftool link` and remove it with `bpftool link detach id N`", off_word(*mode)
+         `bpftool link` and remove it with `bpftool link detach id N`. \
+         With netmapd's `chain` setting, programs of libxdp's dispatcher (`xdp-loader status`) are joined instead", off_word(*mode)
     )]
     Busy {
         /// The interface.
@@ -190,7 +203,7 @@ pub(super) fn explain(ifname: &str, mode: AttachMode, errno: Errno, seen: Circum
 }
 
 /// What a thread without `missing` should do about it.
-pub(super) fn needs(missing: &[&str]) -> String {
+pub fn needs(missing: &[&str]) -> String {
     let mend = "run as root or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep` the program";
     if missing.is_empty() {
         // CAP_BPF of a user namespace looks like the real one, and does not count.

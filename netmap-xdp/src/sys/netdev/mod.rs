@@ -7,6 +7,7 @@ pub mod bpf;
 mod ethtool;
 mod map;
 mod rtnl;
+pub mod tc;
 
 pub use map::Map;
 
@@ -146,6 +147,20 @@ impl Offloads {
         let name = rtnl.link(Which::Index(ifindex))?.name;
         ethtool::switch(rtnl.fd(), &name, self.0, true)
             .map_err(|e| Error::new("SIOCETHTOOL", format!("offloads of {name}"), e))
+    }
+}
+
+/// Indexes of all interfaces of the network namespace; none if they cannot be listed.
+pub fn interfaces() -> Vec<u32> {
+    // SAFETY: the list is read up to the entry without a name that ends it, and given back.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut found = Vec::new();
+        if !list.is_null() {
+            found.extend((0..).map(|i| (*list.add(i)).if_index).take_while(|&index| index != 0));
+            libc::if_freenameindex(list);
+        }
+        found
     }
 }
 
