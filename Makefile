@@ -24,7 +24,7 @@ RELEASE = target/release
 TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
-.PHONY: help deps build demo test bench lint deny install uninstall clean
+.PHONY: help deps build demo test soak bench lint deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,10 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 
 test: deps ## all tests (as root)
 	@bash mk/test.sh
+
+soak: deps ## the long tests: ten million frames forwarded, a thousand rounds of mishaps (as root; about an hour)
+	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture
+	NMX_SOAK=1000 cargo test --locked -p netmap-xdp-tests --test nic_mishaps rounds -- --nocapture
 
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)

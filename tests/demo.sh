@@ -1,6 +1,6 @@
 #!/bin/bash
 # The demo: two network namespaces joined by a veth pair, and packets between our Rust pkt-gen and plain C netmap programs
-# that find /dev/netmap under LD_PRELOAD.
+# that find /dev/netmap under LD_PRELOAD. One netmapd serves them all.
 #
 #   (a) a million packets of mixed sizes each way, paced, each one verified by its receiver
 #   (b) flat out for some seconds each way, smallest packets: rates, and drops by reason
@@ -25,6 +25,7 @@ limit=$((count * 3 / rate + 30))
 # A receiver that hears nothing for so long has heard all there will be.
 idle=5
 
+netmapd=$PWD/target/release/netmapd
 pkt_gen=$PWD/target/release/pkt-gen
 preload=$PWD/target/release/libnetmap_xdp.so
 nm_recv=$PWD/build/nm-recv
@@ -34,6 +35,9 @@ nm_send=$PWD/build/nm-send
 left=nmx-$$-left
 right=nmx-$$-right
 work=$(mktemp -d)
+# A netmapd of the demo's own: programs start one when nobody answers, and that one would stay for a while.
+export NETMAP_XDP_SOCKET=$work/netmapd.sock NETMAP_XDP_ENGINE=${NETMAP_XDP_ENGINE:-daemon}
+daemon=
 pids=()
 ended=0
 total_sent=0
@@ -48,6 +52,7 @@ cleanup() {
 	for pid in "${pids[@]}" $(ip netns pids "$left" 2>/dev/null) $(ip netns pids "$right" 2>/dev/null); do
 		kill -9 "$pid" 2>/dev/null
 	done
+	[[ -n $daemon ]] && kill "$daemon" 2>/dev/null
 	wait 2>/dev/null
 	ip netns del "$left" 2>/dev/null
 	ip netns del "$right" 2>/dev/null
@@ -112,6 +117,20 @@ wait_xdp() {
 	return 1
 }
 
+# Starts netmapd and waits until it listens, unless the engine is to live in the programs.
+start_netmapd() {
+	local tries=200
+	[[ $NETMAP_XDP_ENGINE == embedded ]] && return
+	"$netmapd" --foreground --socket "$NETMAP_XDP_SOCKET" >/dev/null 2>"$work/netmapd.err" </dev/null &
+	daemon=$!
+	while ((tries--)); do
+		grep -q listens "$work/netmapd.err" && return
+		kill -0 "$daemon" 2>/dev/null || break
+		sleep 0.05
+	done
+	fail "netmapd did not start"
+}
+
 # start NAME NAMESPACE COMMAND...: in the background, output to $work/NAME.out and .err; its process id goes to `started`.
 start() {
 	local name=$1 ns=$2
@@ -143,7 +162,7 @@ run() {
 	done
 	shift
 	receiver=("$@")
-	rm -f "$work"/*.out "$work"/*.err
+	rm -f "$work"/{sender,receiver}.{out,err}
 	say "$title"
 	start receiver "$to" "${receiver[@]}"
 	receiving=$started
@@ -210,7 +229,7 @@ flat_out() {
 }
 
 ((EUID == 0)) || fail "needs root, for network namespaces and XDP"
-for file in "$pkt_gen" "$preload" "$nm_recv" "$nm_send"; do
+for file in "$netmapd" "$pkt_gen" "$preload" "$nm_recv" "$nm_send"; do
 	[[ -e $file ]] || fail "$file was not built; run: make build"
 done
 # env(1) and not the shell sets the preload, so that it reaches the C program alone.
@@ -220,6 +239,7 @@ rust=("$pkt_gen" -i netmap:veth0)
 
 say "Linux $(uname -r), $(nproc) CPUs; veth0 in one namespace, veth1 in another"
 make_line
+start_netmapd
 
 verified "Rust pkt-gen -> C nm-recv (preloaded): $count packets of 60 to 1514 bytes at $rate/s, verified" "$left" "$right" \
 	"${rust[@]}" -f tx --machine --verify --sizes "${sizes/,/..}" -n "$count" -R "$rate" -b "$burst" -- \

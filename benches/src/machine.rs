@@ -38,10 +38,15 @@ pub fn pair_of_cores() -> [usize; 2] {
 
 /// The cdylib that lies beside this program.
 pub fn cdylib() -> PathBuf {
+    beside("libnetmap_xdp.so")
+}
+
+/// Something else that was built and lies there.
+pub fn beside(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the path of this program");
-    let lib = own.with_file_name("libnetmap_xdp.so");
-    assert!(lib.exists(), "{} is missing: run `make build`", lib.display());
-    lib
+    let path = own.with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    path
 }
 
 /// Puts the calling thread on one processor. A processor that it may not use changes nothing: all contenders share that.

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
+//! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
+//! | `wakeup` | how late a sleeping receiver is | a FIFO |
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
@@ -13,9 +15,12 @@
 mod bare;
 mod layer;
 mod machine;
+mod memory;
 mod nic;
+mod pairs;
 mod preload;
 mod stats;
+mod wakeup;
 mod worker;
 
 use clap::{Args, Parser, Subcommand};
@@ -65,6 +70,15 @@ enum What {
     Layer,
     /// Calls that have nothing to do
     Preload,
+    /// Pipes between two busy processes
+    Pipe,
+    /// Switches between two busy processes
+    Vale,
+    /// How late a sleeping receiver is
+    Wakeup,
+    /// One end of a pair, in a process of its own
+    #[command(hide = true)]
+    Pair(pairs::Job),
     /// A contender of `nic`, in a process of its own
     #[command(hide = true)]
     Worker(worker::Job),
@@ -82,10 +96,14 @@ fn main() -> ExitCode {
     let reached = match cli.what {
         Some(What::Worker(job)) => return worker::run(&job),
         Some(What::Count(count)) => return layer::count(&count),
+        Some(What::Pair(job)) => return pairs::run(&job),
         Some(What::Nic) => all(&effort, &[nic::run]),
         Some(What::Layer) => all(&effort, &[layer::run]),
         Some(What::Preload) => all(&effort, &[preload::run]),
-        None => all(&effort, &[layer::run, preload::run, nic::run]),
+        Some(What::Pipe) => all(&effort, &[memory::pipe]),
+        Some(What::Vale) => all(&effort, &[memory::vale]),
+        Some(What::Wakeup) => all(&effort, &[wakeup::run]),
+        None => all(&effort, &[layer::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run]),
     };
     if effort.check && !reached {
         eprintln!("a goal was missed");

@@ -22,6 +22,10 @@ pub struct LibbpfLoader;
 pub static LOADER: LibbpfLoader = LibbpfLoader;
 
 impl Loader for LibbpfLoader {
+    fn name(&self) -> &'static str {
+        "libbpf"
+    }
+
     fn load(&self, queues: u32) -> Result<Box<dyn Program>, Error> {
         load_either(queues, load)
     }

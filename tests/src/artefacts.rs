@@ -31,12 +31,16 @@ pub fn c_program(name: &str) -> PathBuf {
 }
 
 /// Compiles a C source file against `compat-c/include` into a program called `name`; `extra` follows the source on the
-/// command line. Two programs of one name would replace each other.
+/// command line. Two programs of one name would replace each other. With `NMX_BUILT`, one that is there is taken as it is.
 ///
 /// # Panics
 /// If it does not compile, or not without a warning.
 pub fn compile_c(source: &Path, name: &str, extra: &[&str]) -> PathBuf {
     let dir = profile_dir().join("c");
+    let program = dir.join(name);
+    if taken_as_built() && program.exists() {
+        return program;
+    }
     std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
     // Made beside its place and moved there at once: another test may be running the same program.
     let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
@@ -45,16 +49,19 @@ pub fn compile_c(source: &Path, name: &str, extra: &[&str]) -> PathBuf {
     let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let compile = Cmd::new(cc).args(flags).arg(workspace().join("compat-c/include")).arg("-o").arg(&fresh);
     compile.arg(source).args(extra).timeout(COMPILE_LIMIT).run().expect_success();
-    let program = dir.join(name);
     std::fs::rename(&fresh, &program).unwrap_or_else(|e| panic!("cannot place {}: {e}", program.display()));
     program
 }
 
 /// The directory of the built artefacts, after a build. All of the workspace at once, as `make test` does it: a package by
-/// itself may be given other features, and would be built again.
+/// itself may be given other features, and would be built again. With `NMX_BUILT` what is there is taken as it is, since the
+/// virtual machine of `tests/vm.sh` would be slow to find that there is nothing to do.
 fn built() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
+        if taken_as_built() {
+            return profile_dir();
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Cmd::new(cargo).args(["build", "--workspace", "--locked", "--quiet", "--manifest-path"]);
         build = build.arg(workspace().join("Cargo.toml"));
@@ -64,6 +71,10 @@ fn built() -> &'static Path {
         build.timeout(BUILD_LIMIT).run().expect_success();
         profile_dir()
     })
+}
+
+fn taken_as_built() -> bool {
+    std::env::var_os("NMX_BUILT").is_some()
 }
 
 /// `target/debug` or `target/release`: a test lies in its `deps`.

@@ -49,8 +49,13 @@ impl Daemons {
 
     /// Starts a daemon in the foreground, with `flags`, and waits until it listens.
     pub fn start(&self, flags: &[&str]) -> Running {
+        self.start_with(flags, &[])
+    }
+
+    /// The same with settings of its own.
+    pub fn start_with(&self, flags: &[&str], env: &[(&str, &str)]) -> Running {
         let command = Cmd::new(tool("netmapd")).args(["--foreground", "--socket"]).arg(self.socket()).args(flags);
-        let mut running = command.spawn();
+        let mut running = env.iter().fold(command, |c, (name, value)| c.env(name, value)).spawn();
         running.wait_for("listens", Duration::from_secs(10));
         running
     }

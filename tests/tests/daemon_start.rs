@@ -38,6 +38,22 @@ fn many_programs_that_start_at_once_meet_in_one_daemon() {
 }
 
 #[test]
+fn netmapd_is_the_engine_unless_the_environment_says_otherwise() {
+    let daemons = Daemons::new();
+    let path = |name: &str, path: PathBuf| format!("{name}={}", path.display());
+    // What cargo sets for the tests is taken back.
+    let mut program = Cmd::new("env")
+        .args(["-u", "NETMAP_XDP_ENGINE"])
+        .arg(path("NETMAP_XDP_SOCKET", daemons.socket()))
+        .arg(path("NETMAP_XDP_DAEMON", tool("netmapd")))
+        .arg(path("LD_PRELOAD", cdylib()))
+        .arg(opener())
+        .spawn();
+    program.wait_for("open", SOON);
+    assert_eq!(daemons.pids().len(), 1, "{}", daemons.log());
+}
+
+#[test]
 fn a_daemon_that_was_killed_is_replaced_at_the_next_request() {
     let daemons = Daemons::new();
     let mut first = daemons.with(Cmd::new(opener()), "auto").spawn();

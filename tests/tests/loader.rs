@@ -3,6 +3,9 @@
 //! Each test makes two network namespaces of its own and deletes them when it ends, also by panic. It takes root; without
 //! it the tests fail, they are not skipped.
 
+mod loader_frames;
+
+use loader_frames::*;
 use netmap_xdp::sys::netdev::{self, LinkState, NetDev};
 use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{self, AttachError, AttachMode, Loader, Program, XdpMode};
@@ -19,14 +22,15 @@ const HOLD: &str = "NETMAP_XDP_TEST_HOLD";
 
 type Backend = &'static dyn Loader;
 
-/// Every backend, by the name of its module of tests.
-const BACKENDS: [(&str, fn() -> Backend); 2] = [("aya", program::embedded), ("libbpf", || &netmap_xdp_libbpf::LOADER)];
+fn libbpf_loader() -> Backend {
+    &netmap_xdp_libbpf::LOADER
+}
 
 /// The tests that every backend must pass, once for each.
 macro_rules! conformance {
     ($($test:ident)*) => {
-        mod aya { $( #[test] fn $test() { super::$test((super::BACKENDS[0].1)()) } )* }
-        mod libbpf { $( #[test] fn $test() { super::$test((super::BACKENDS[1].1)()) } )* }
+        mod aya { $( #[test] fn $test() { super::$test(super::program::embedded()) } )* }
+        mod libbpf { $( #[test] fn $test() { super::$test(super::libbpf_loader()) } )* }
     };
 }
 
@@ -34,7 +38,7 @@ macro_rules! conformance {
 #[test]
 fn a_chained_program_works_whether_or_not_the_kernel_can_chain() {
     for mode in MODES {
-        let loader: Backend = &netmap_xdp_libbpf::LOADER;
+        let loader = libbpf_loader();
         let net = Net::new(loader);
         let nic = net.nic();
         let mut program = loader.load_chained(2, 20).unwrap();
@@ -55,7 +59,7 @@ fn a_chained_program_works_whether_or_not_the_kernel_can_chain() {
 
 #[test]
 fn chaining_leaves_a_program_alone_that_is_no_dispatcher() {
-    let loader: Backend = &netmap_xdp_libbpf::LOADER;
+    let loader = libbpf_loader();
     let net = Net::new(loader);
     let foreign = Foreign::compile();
     ip(&format!("-n {} link set dev nic0 xdpdrv obj {} sec xdp", net.near, foreign.object.display()));
@@ -90,6 +94,9 @@ conformance! {
     rules_decide_frame_by_frame
     rules_change_while_they_are_in_use
 }
+
+/// Set in the child process of a test that runs alone: its name.
+const ALONE: &str = "NETMAP_XDP_TEST_ALONE";
 
 /// Two namespaces, joined by `nic0` (two queues) in the near one and `peer0` in the far one.
 struct Net {
@@ -198,12 +205,8 @@ fn mac_of(name: &str) -> String {
     NetDev::by_name(name).unwrap().mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-fn name_of(loader: Backend) -> &'static str {
-    BACKENDS.iter().find(|b| std::ptr::addr_eq((b.1)(), loader)).unwrap().0
-}
-
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < end, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -321,76 +324,6 @@ fn a_queue_with_a_socket_is_redirected_until_it_is_removed(loader: Backend) {
         drop(first);
         wait_until("the closed socket leaves queue 0", || net.ping());
     }
-}
-
-/// What the program of this id answers to a frame: whether it goes to the socket of queue 0 (`BPF_PROG_TEST_RUN`).
-fn redirects(program: u32, frame: &[u8]) -> bool {
-    const PROG_TEST_RUN: i32 = 10;
-    const PROG_GET_FD_BY_ID: i32 = 13;
-    let bpf = |command: i32, attr: &mut [u32]| {
-        // SAFETY: the attribute has the length given, and what it points to is alive.
-        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) as i32 }
-    };
-    let fd = bpf(PROG_GET_FD_BY_ID, &mut [program, 0, 0]);
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the descriptor is new and ours.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let at = frame.as_ptr() as u64;
-    // Program, verdict, length in and out, data in and out, repetitions.
-    let mut attr = [fd.as_raw_fd() as u32, 0, frame.len() as u32, 0, at as u32, (at >> 32) as u32, 0, 0, 1, 0];
-    let done = bpf(PROG_TEST_RUN, &mut attr);
-    assert!(done >= 0, "test run of {} bytes: {}", frame.len(), std::io::Error::last_os_error());
-    match attr[1] {
-        4 => true,
-        2 => false,
-        other => panic!("verdict {other}"),
-    }
-}
-
-fn ether(tags: &[u16], kind: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2; 12];
-    for tag in tags {
-        frame.extend([0x81, 0, (tag >> 8) as u8, *tag as u8]);
-    }
-    frame.extend(kind.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// An IPv4 packet; `offset` is the fragment field, flags and all.
-fn ipv4(proto: u8, offset: u16, options: usize, payload: &[u8]) -> Vec<u8> {
-    let header = 20 + options;
-    let mut p = vec![0x40 | (header / 4) as u8, 0];
-    p.extend(((header + payload.len()) as u16).to_be_bytes());
-    p.extend([0, 0]);
-    p.extend(offset.to_be_bytes());
-    p.extend([64, proto, 0, 0, 10, 1, 2, 3, 10, 9, 8, 7]);
-    p.extend(vec![0; options]);
-    p.extend(payload);
-    p
-}
-
-/// An IPv6 packet with extension headers, each with its number and its bytes from the third on.
-fn ipv6(extensions: &[(u8, Vec<u8>)], proto: u8, payload: &[u8]) -> Vec<u8> {
-    let mut rest = Vec::new();
-    let next = |i: usize| extensions.get(i).map_or(proto, |e| e.0);
-    for (i, (kind, body)) in extensions.iter().enumerate() {
-        let len = body.len() + 2;
-        rest.extend([next(i + 1), if *kind == 51 { len / 4 - 2 } else { len / 8 - 1 } as u8]);
-        rest.extend(body);
-    }
-    rest.extend(payload);
-    let mut p = vec![0x60, 0, 0, 0];
-    p.extend((rest.len() as u16).to_be_bytes());
-    p.extend([next(0), 64]);
-    p.extend("2001:db8:1::5".parse::<std::net::Ipv6Addr>().unwrap().octets());
-    p.extend("2001:db8:2::6".parse::<std::net::Ipv6Addr>().unwrap().octets());
-    p.extend(rest);
-    p
-}
-
-fn ports(src: u16, dst: u16) -> Vec<u8> {
-    [&src.to_be_bytes()[..], &dst.to_be_bytes(), &[0; 16]].concat()
 }
 
 fn rules_decide_frame_by_frame(loader: Backend) {
@@ -585,18 +518,23 @@ fn the_program_leaves_with_its_last_holder(loader: Backend) {
 }
 
 fn descriptors_are_out_of_the_way_of_the_program(loader: Backend) {
+    // In a process of its own: other tests load at the same time, and loading goes through low numbers.
+    let name = format!("{}::descriptors_are_out_of_the_way_of_the_program", loader.name());
+    if std::env::var(ALONE).as_deref() != Ok(name.as_str()) {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let done = child.args(["--exact", &name]).env(ALONE, &name).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
     let net = Net::new(loader);
     let program = net.attached(AttachMode::Native);
     assert!(program.link_fd().unwrap() >= 512);
     let is_bpf = |n: &RawFd| {
         std::fs::read_link(format!("/proc/self/fd/{n}")).is_ok_and(|target| target.to_string_lossy().contains("bpf"))
     };
-    // Other tests load at the same time, and loading goes through low numbers: they must not stay.
-    let mut low: Vec<RawFd> = (0..512).filter(is_bpf).collect();
-    wait_until("no BPF object stays at a low number", || {
-        low.retain(is_bpf);
-        low.is_empty()
-    });
+    let low: Vec<RawFd> = (0..512).filter(is_bpf).collect();
+    assert!(low.is_empty(), "BPF objects stay at {low:?}");
 }
 
 fn a_driver_without_native_xdp_is_told_and_generic_mode_works(loader: Backend) {
@@ -673,7 +611,8 @@ impl Foreign {
     fn compile() -> Foreign {
         let stem = std::env::temp_dir().join(format!("nmx-loader-foreign-{}", std::process::id()));
         let (source, foreign) = (stem.with_extension("c"), Foreign { object: stem.with_extension("o") });
-        let text = "__attribute__((section(\"xdp\"), used)) int foreign_pass(void *ctx) { return 2; }\n\
+        let text = "struct xdp_md { unsigned data, data_end; };\n\
+                    __attribute__((section(\"xdp\"), used)) int foreign_pass(struct xdp_md *ctx) { return 2; }\n\
                     char licence[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
         std::fs::write(&source, text).unwrap();
         let mut clang = Command::new("clang");
@@ -714,7 +653,7 @@ fn sigkill_of_the_holder_detaches(loader: Backend) {
             .args(["netns", "exec", &net.near])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
-            .env(HOLD, format!("{mode} {}", name_of(loader)))
+            .env(HOLD, format!("{mode} {}", loader.name()))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -732,9 +671,93 @@ fn the_child_that_is_killed() {
     let Ok(held) = std::env::var(HOLD) else { return };
     let (mode, name) = held.split_once(' ').unwrap();
     let mode = if mode == "native" { AttachMode::Native } else { AttachMode::Generic };
-    let (_, loader) = BACKENDS.iter().find(|b| b.0 == name).unwrap();
-    let mut program = loader().load(2).unwrap();
+    let mut program = match name {
+        "aya" => program::embedded().load(2),
+        "libbpf" => libbpf_loader().load(2),
+        _ => libbpf_loader().load_chained(2, 15),
+    }
+    .unwrap();
     program.attach(NetDev::by_name("nic0").unwrap().ifindex, "nic0", mode).unwrap();
     std::thread::sleep(Duration::from_secs(30));
     panic!("nobody killed this");
+}
+
+/// The real thing, where the kernel loads `BPF_PROG_TYPE_EXT` and there is a bpffs: `NMX_CHAIN=1`, set under `tests/vm.sh`.
+#[test]
+fn programs_share_an_interface_and_a_killed_one_is_taken_out() {
+    if std::env::var_os("NMX_CHAIN").is_none() {
+        return;
+    }
+    let loader = libbpf_loader();
+    let foreign = Foreign::compile();
+    for mode in MODES {
+        for (theirs, ours) in [(10, 20), (20, 10)] {
+            let net = Net::new(loader);
+            let index = net.nic().ifindex;
+            let _their_program = net.inside(|| Component::attach(&foreign, index, mode, theirs));
+            let mut program = loader.load_chained(2, ours).unwrap();
+            net.attach(&mut *program, mode).unwrap();
+            assert_eq!(net.found().unwrap().prog_name.as_deref(), Some("xdp_dispatcher"));
+            assert!(net.ping(), "{mode}");
+            let seen = program.counters(0).unwrap();
+            assert!(seen.passed >= 2, "{mode}: {seen:?}");
+            let socket = net.inside(|| Xsk::bind(index, 0));
+            program.insert(0, socket.raw()).unwrap();
+            assert!(!net.ping(), "{mode}: queue 0 is taken");
+            assert!(!net.inside(|| loader.clean(index).unwrap()), "the living are left alone");
+            net.inside(|| drop(program));
+            assert!(net.ping(), "{mode}");
+            assert!(net.found().is_some(), "{mode}: the other program stays");
+
+            // Killed, ours stays and does no harm, until the next one comes.
+            let mut child = Command::new("ip")
+                .args(["netns", "exec", &net.near])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
+                .env(HOLD, format!("{mode} chain"))
+                .spawn()
+                .unwrap();
+            let before = net.found().unwrap().prog_id;
+            wait_until("the child attaches", || net.found().is_some_and(|f| f.prog_id != before));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(net.ping(), "{mode}: a dead one's program is in the way");
+            assert!(net.inside(|| loader.clean(index).unwrap()), "{mode}: nothing was cleaned");
+            assert!(!net.inside(|| loader.clean(index).unwrap()));
+            assert!(net.ping() && net.found().is_some(), "{mode}");
+        }
+    }
+}
+
+/// Somebody else's program in the dispatcher.
+struct Component(*mut libxdp_sys::xdp_program);
+
+impl Component {
+    fn attach(foreign: &Foreign, ifindex: u32, mode: AttachMode, priority: u32) -> Component {
+        use std::ffi::CString;
+        let path = CString::new(foreign.object.to_str().unwrap()).unwrap();
+        let mode = match mode {
+            AttachMode::Native => libxdp_sys::xdp_attach_mode_XDP_MODE_NATIVE,
+            AttachMode::Generic => libxdp_sys::xdp_attach_mode_XDP_MODE_SKB,
+        };
+        // SAFETY: the strings outlive the calls; the program is live from when it is opened until it is dropped.
+        unsafe {
+            let program = libxdp_sys::xdp_program__open_file(path.as_ptr(), c"xdp".as_ptr(), std::ptr::null_mut());
+            assert_eq!(libxdp_sys::libxdp_get_error(program.cast()), 0, "open");
+            let component = Component(program);
+            assert_eq!(libxdp_sys::xdp_program__set_run_prio(program, priority), 0);
+            assert_eq!(libxdp_sys::xdp_program__attach(program, ifindex as i32, mode, 0), 0, "attach");
+            component
+        }
+    }
+}
+
+// SAFETY: one thread after the other uses it.
+unsafe impl Send for Component {}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        // SAFETY: see `attach`. What is attached goes with the namespace.
+        unsafe { libxdp_sys::xdp_program__close(self.0) };
+    }
 }

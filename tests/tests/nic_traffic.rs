@@ -4,7 +4,7 @@ mod nic_common;
 
 use libc::{EBUSY, EINVAL};
 use netmap_xdp::api::{Interest, NS_MOREFRAG, Port, wait_many};
-use netmap_xdp_tests::{Cmd, Veth, cdylib, needs_root, wait_until, workspace};
+use netmap_xdp_tests::{Cmd, Daemons, Veth, c_program, cdylib, needs_root, wait_until, workspace};
 use nic_common::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -283,6 +283,30 @@ fn c_programs_send_and_receive_in_every_mode() {
 }
 
 #[test]
+fn sockets_that_are_bound_after_they_are_mapped_carry_the_same_traffic() {
+    needs_root!();
+    let late = [("NETMAP_XDP_BIND", "late")];
+    let pair = Veth::new().queues(2).build();
+    transfer(&pair.a, &pair.b, 1000, "60,1514", &late, &late);
+    transfer(&pair.b, &pair.a, 1000, "60,1514", &late, &[]);
+    pair.assert_no_xdp();
+    // Through netmapd it takes one more message, and a queue that is taken is a failure of the registration.
+    let daemons = Daemons::new();
+    let holder = || {
+        let hold = pair.a.command(c_program("nm-recv")).args(["-i", "netmap:veth0", "-V", "-n", "1", "-t", "60"]);
+        daemons.with(hold.env("NETMAP_XDP_BIND", "late"), "auto")
+    };
+    let mut first = holder().spawn();
+    first.wait_for("ready", SOON);
+    let alone = pair.a.command(c_program("nm-recv")).args(["-i", "netmap:veth0", "-n", "1", "-t", "1"]);
+    let refused = alone.preload().env("NETMAP_XDP_BIND", "late").env("NETMAP_XDP_ENGINE", "embedded").run();
+    assert!(!refused.success(), "{refused}");
+    let send = pair.b.command(c_program("nm-send")).args(["-i", "netmap:veth1", "-V", "-n", "1"]);
+    send.preload().run().expect_success();
+    first.wait(SOON).expect_success();
+}
+
+#[test]
 fn jumbo_frames_are_chains_of_slots_both_ways() {
     alone!("NETMAP_XDP_MODE" = "native");
     let pair = Veth::new().mtu(9000).build();
@@ -387,7 +411,7 @@ fn a_program_linked_by_pkg_config_behaves_as_one_preloaded() {
     let semantics = build("tests/c/nic_semantics.c", "semantics");
 
     let pair = Veth::new().build();
-    let receiver = pair.b.command(recv).args(["-i", "netmap:veth1", "-V", "-n", "1000", "-t", "4"]);
+    let receiver = pair.b.command(recv).args(["-i", "netmap:veth1", "-V", "-n", "1000", "-t", "15"]);
     let mut receiver = receiver.env("LD_LIBRARY_PATH", &lib).spawn();
     receiver.wait_for("ready", SOON);
     let sender = pair.a.command(send).args(["-i", "netmap:veth0", "-V", "-n", "1000", "-R", "10000"]);

@@ -41,9 +41,9 @@ struct Options {
     /// With -n and -a: SLOTS[,RX-SLOTS[,RINGS[,RX-RINGS]]]; with -p: 0,CPU (one CPU for all rings) or 1,FIRST,COUNT
     #[arg(short = 'C', value_name = "NUMBERS")]
     config: Option<String>,
-    /// Memory id of the port that -n makes
-    #[arg(short = 'm', value_name = "ID", default_value_t = 0)]
-    mem_id: u16,
+    /// With -n and -a: the region to use, by memory id or by a port that lives in it, netmap:NAME
+    #[arg(short = 'm', value_name = "REGION")]
+    region: Option<String>,
     /// Say more
     #[arg(short = 'v')]
     verbose: bool,
@@ -56,6 +56,20 @@ struct Options {
 fn numbers(text: Option<&str>) -> Result<Vec<u32>, String> {
     let parse = |word: &str| word.trim().parse().map_err(|_| format!("-C: {word:?} is not a number"));
     text.filter(|t| !t.is_empty()).map_or(Ok(Vec::new()), |t| t.split(',').map(parse).collect())
+}
+
+/// The memory id that `-m` names, 0 if it is left to the engine.
+fn memory(region: Option<&str>) -> Result<u16, String> {
+    let Some(text) = region else { return Ok(0) };
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return text.parse().map_err(|_| format!("-m: {text} is not a memory id"));
+    }
+    let name = match text.strip_prefix("netmap:") {
+        Some(name) => name,
+        None if text.starts_with("vale") => text,
+        None => return Err(format!("-m: {text:?} is neither a memory id nor netmap:NAME")),
+    };
+    control::info(name).map(|i| i.shape.mem_id).map_err(|e| format!("-m: {e}"))
 }
 
 /// The shape that `-C` asks for: a number that is left out is that of the other direction.
@@ -107,12 +121,13 @@ fn act(o: &Options) -> Result<String, String> {
         return control::detach(name).map(|i| index(o, i)).map_err(|e| failed("detach", name, e));
     }
     if let Some(name) = o.attach.as_ref().or(o.attach_host.as_ref()) {
-        let wanted = shape(config, o.mem_id)?;
+        let wanted = shape(config, memory(o.region.as_deref())?)?;
         let done = control::attach(name, o.attach.is_none(), wanted);
         return done.map(|i| index(o, i)).map_err(|e| failed("attach", name, e));
     }
     if let Some(name) = &o.create {
-        let got = control::create(name, shape(config, o.mem_id)?).map_err(|e| failed("create", name, e))?;
+        let wanted = shape(config, memory(o.region.as_deref())?)?;
+        let got = control::create(name, wanted).map_err(|e| failed("create", name, e))?;
         let text = format!(
             "tx_slots:   {}\nrx_slots:   {}\ntx_rings:   {}\nrx_ring:    {}\nmem_id:     {}\n",
             got.tx_slots, got.rx_slots, got.tx_rings, got.rx_rings, got.mem_id
@@ -185,7 +200,17 @@ mod tests {
         assert_eq!(run(&["-l", "valectl:ctl0"]), Ok("bridge_idx: 0\nport_idx:   0\n".into()));
         assert!(run(&["-g", "valectl:ctl0"]).unwrap().contains("tx_slots:   64\n"));
         assert!(run(&["-r", "ctl0"]).unwrap_err().contains("in use"));
-        assert!(run(&["-p", "valectl:ctl0", "-C", "0,1"]).unwrap_err().contains("NIC"));
+        assert!(run(&["-p", "valectl:ctl0", "-C", "0,1"]).unwrap_err().contains("attached"));
+        assert!(run(&["-P", "valectl:ctl0"]).unwrap_err().contains("attached"));
+        let id =
+            run(&["-g", "valectl:ctl0"]).unwrap().lines().last().unwrap().replace("mem_id:", "").trim().to_string();
+        assert!(run(&["-v", "-n", "ctl1", "-m", "netmap:ctl0"]).unwrap().contains(&format!("mem_id:     {id}\n")));
+        assert_eq!(run(&["-r", "ctl1"]), Ok(String::new()));
+        assert_eq!(run(&["-a", "valectl2:ctl0"]), Ok(String::new()), "a second switch");
+        assert!(run(&["-d", "valectl:ctl0"]).unwrap_err().contains("in use"));
+        assert_eq!(run(&["-d", "valectl2:ctl0"]), Ok(String::new()));
+        assert!(run(&["-n", "ctl2", "-m", "ctl0"]).unwrap_err().contains("netmap:NAME"));
+        assert!(run(&["-n", "ctl2", "-m", "99999"]).is_err() && run(&["-n", "ctl2", "-m", "netmap:none"]).is_err());
         assert_eq!(run(&["-d", "valectl:ctl0"]), Ok(String::new()));
         assert_eq!(run(&["-r", "ctl0"]), Ok(String::new()));
         assert_eq!(run(&[]), Ok(String::new()));

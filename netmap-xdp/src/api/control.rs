@@ -53,8 +53,10 @@ fn strange() -> Error {
     Error { errno: libc::EIO, message: "the engine answered something else".to_string() }
 }
 
-/// Attaches `valeS:NAME` to switch `valeS`, with its host rings if `host`; returns its index. `EINVAL`: nothing is called
-/// so; `EBUSY`: it is attached or open; `EOPNOTSUPP`: it is a NIC.
+/// Attaches a NIC or a persistent port, `valeS:NAME`, to switch `valeS`, with its host rings if `host`; returns its index.
+/// `EINVAL`: nothing is called so; `EBUSY`: it is attached or open.
+///
+/// It stays attached as long as the engine lives: `netmapd`, or this process if the engine is in it.
 pub fn attach(name: &str, host: bool, shape: Shape) -> Result<u32, Error> {
     let register = Register {
         mode: if host { Mode::NicSw } else { Mode::AllNic },

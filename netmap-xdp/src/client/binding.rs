@@ -15,8 +15,8 @@ use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
-use crate::sync::{AtomicU32, Ordering::*};
-use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, identity, log, settings};
+use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
+use crate::sys::{EdgeSet, Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log, settings};
 use crate::xsk::Steering;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -36,6 +36,8 @@ const LOOK_AFTER_SHARED: Duration = Duration::from_millis(5);
 const QUIET: u32 = 3;
 /// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// Calls after which a program that never sleeps looks after them.
+const GLANCE: u32 = 1024;
 /// The same for one that waits for completions.
 const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
@@ -74,6 +76,9 @@ pub struct Bound {
     rx_edges: OnceLock<Option<EdgeSet>>,
     /// Sleeps into which no sync of somebody else fell; [`SHARED`] for good once one did.
     quiet: AtomicU32,
+    calls: AtomicU32,
+    /// Whether it was seen that a ring has stopped.
+    told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
     region: Arc<Fd>,
@@ -222,6 +227,7 @@ impl Binding {
         if self.csb.on() {
             return Err(Errno(libc::EBUSY));
         }
+        bound.glance();
         let mut result = Ok(0);
         for ring in bound.rings(dir) {
             match bound.sync(ring) {
@@ -251,6 +257,7 @@ impl Binding {
         let Some(bound) = self.bound_by_anyone().filter(|_| !self.csb.on()) else {
             return Polled { revents: libc::POLLERR, busy: false };
         };
+        bound.glance();
         let (mut want_tx, want_rx) = (events & WANT_TX, events & WANT_RX);
         let mut now = Polled { revents: 0, busy: false };
         if bound.tx_poll || want_tx != 0 {
@@ -325,8 +332,11 @@ impl Drop for Binding {
     }
 }
 
-/// Prints a failure, unless it repeats the last one: programs try again and again.
+/// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
     static LAST: Mutex<String> = Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != failure.message {
@@ -381,8 +391,8 @@ impl Bound {
                     }
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
-                (CarrierGrant::Host { tap, frame, links }, Dir::Rx) => {
-                    Box::new(HostRx::new(tap.clone(), *frame, links.clone(), down()?))
+                (CarrierGrant::Host { tap, links }, Dir::Rx) => {
+                    Box::new(HostRx::new(tap.clone(), links.clone(), down()?))
                 }
                 (CarrierGrant::Monitor { .. }, Dir::Tx) => Box::new(MonitorTx),
                 (CarrierGrant::Monitor { wake }, Dir::Rx) => {
@@ -399,7 +409,7 @@ impl Bound {
             };
             Ok(PortRing::new(kring, carrier))
         };
-        Ok(Bound {
+        let bound = Bound {
             id: grant.id,
             reply: grant.reply,
             tx_poll: flags & NR_NO_TX_POLL == 0,
@@ -409,6 +419,8 @@ impl Bound {
             tx_edges: OnceLock::new(),
             rx_edges: OnceLock::new(),
             quiet: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            told: AtomicBool::new(false),
             memory,
             extmem,
             region: grant.region,
@@ -416,7 +428,14 @@ impl Bound {
             _link: grant.link,
             name: grant.name,
             mode: grant.mode,
-        })
+        };
+        if grant.awaited {
+            match &bound.token {
+                Some(token) => remote::mapped(token)?,
+                None => host::mapped(bound.id)?,
+            }
+        }
+        Ok(bound)
     }
 
     /// Syncs one ring.
@@ -424,7 +443,19 @@ impl Bound {
     fn sync(&self, ring: &PortRing) -> Synced {
         match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
+            Synced::Stopped => {
+                self.stopped();
+                Synced::Stopped
+            }
             other => other,
+        }
+    }
+
+    /// A ring has stopped: the engine says why, if it is in this process and did not yet.
+    #[cold]
+    fn stopped(&self) {
+        if self.mode.is_some() && !self.told.swap(true, Relaxed) {
+            host::tend_now();
         }
     }
 
@@ -549,7 +580,7 @@ impl Bound {
                 most = most.min(host::TEND_EVERY);
             }
             if ring.carrier().stalled() {
-                most = most.min(REKICK);
+                most = most.min(if ring.carrier().resting() { host::TEND_EVERY } else { REKICK });
             }
         }
         if events & (WANT_TX | WANT_RX) != 0 && !level && self.edges(events, level).iter().all(Option::is_none) {
@@ -587,13 +618,34 @@ impl Bound {
         }
     }
 
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished.
+    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
+    /// packet in its hands.
     pub(super) fn look_after(&self) {
+        let orphaned = self.token.as_ref().is_some_and(|token| hung_up(token));
         for ring in self.tx.iter().chain(&self.rx) {
+            if orphaned {
+                ring.carrier().bury_engine(ring.kring(), remote::client_id());
+            }
             if ring.kring().state().pending.load(Relaxed) != 0 {
                 host::tend();
             } else {
                 ring.carrier().probe(ring.kring());
+            }
+        }
+        if self.mode.is_some() {
+            host::tend_calmly();
+        }
+    }
+
+    /// Called once per call of a program, which may never sleep: the interface is looked at every so many of them.
+    #[inline]
+    fn glance(&self) {
+        if self.mode.is_some() {
+            let calls = self.calls.load(Relaxed).wrapping_add(1);
+            // Two threads may lose a count.
+            self.calls.store(calls, Relaxed);
+            if calls % GLANCE == 0 {
+                host::tend_calmly();
             }
         }
     }

@@ -10,8 +10,9 @@ use crate::xsk::{self, Steering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often an interface that is down is looked at.
+/// How often an interface that is down is looked at, and any.
 pub const TEND_EVERY: Duration = Duration::from_millis(50);
+const TEND_CALM: Duration = Duration::from_millis(500);
 
 struct Host {
     engine: Option<Engine>,
@@ -24,7 +25,7 @@ static TENDED: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
     fn engine(&mut self) -> &mut Engine {
-        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded()))
+        self.engine.get_or_insert_with(|| Engine::new(xsk::embedded(), Some(nudge)))
     }
 
     /// Releases what the last other holder of its descriptor has closed meanwhile.
@@ -38,6 +39,13 @@ impl Host {
 
 fn host() -> MutexGuard<'static, Host> {
     HOST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread of the engine has something for it to do: [`engine::Nudge`](crate::engine::Nudge).
+fn nudge() -> bool {
+    let Ok(mut host) = HOST.try_lock() else { return false };
+    host.engine().tend_attached();
+    true
 }
 
 /// Binds.
@@ -79,6 +87,11 @@ pub(super) fn steer(id: GrantId, rules: Option<Steering>) -> Result<(), Failure>
     host().engine().steer(id, rules)
 }
 
+/// What was granted is mapped.
+pub(super) fn mapped(id: GrantId) -> Result<(), Failure> {
+    host().engine().mapped(id)
+}
+
 /// The monitors of a ring.
 #[cold]
 pub(super) fn taps(id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
@@ -104,15 +117,31 @@ pub(super) fn release(id: GrantId, end: Option<Fd>) {
     }
 }
 
-/// Lets the engine look after interfaces that are down, now and then. netmapd does so unasked.
+/// Lets the engine look after interfaces soon, since some ring waits for one. netmapd does so unasked.
 #[cold]
 pub(super) fn tend() {
+    tend_every(TEND_EVERY);
+}
+
+/// The same now and then.
+#[cold]
+pub(super) fn tend_calmly() {
+    tend_every(TEND_CALM);
+}
+
+/// The same at once.
+#[cold]
+pub(super) fn tend_now() {
+    tend_every(Duration::ZERO);
+}
+
+fn tend_every(every: Duration) {
     if remote::chosen() {
         return;
     }
     let now = monotonic().as_millis() as u64;
     let last = TENDED.load(Relaxed);
-    let due = now.saturating_sub(last) >= TEND_EVERY.as_millis() as u64;
+    let due = now.saturating_sub(last) >= every.as_millis() as u64;
     if due && TENDED.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
         host().engine().tend();
     }

@@ -201,7 +201,14 @@ fn arguments(place: &Place) -> Vec<CString> {
 
 /// What of the program's environment is the daemon's too: no preload, and of netmap's settings those of the engine.
 fn environment() -> Vec<CString> {
-    let ours = ["NETMAP_XDP_LOG", "NETMAP_XDP_MODE", "NETMAP_XDP_BUFFERS", "NETMAP_XDP_SLOTS", "NETMAP_XDP_UMEM"];
+    let ours = [
+        "NETMAP_XDP_LOG",
+        "NETMAP_XDP_MODE",
+        "NETMAP_XDP_BUFFERS",
+        "NETMAP_XDP_SLOTS",
+        "NETMAP_XDP_UMEM",
+        "NETMAP_XDP_BIND",
+    ];
     let mut all = vec![c("PATH=/usr/sbin:/usr/bin:/sbin:/bin")];
     if !sys::privileged_by_file() {
         all.extend(ours.iter().filter_map(|name| Some(c(format!("{name}={}", std::env::var(name).ok()?)))));

@@ -272,6 +272,14 @@ pub(super) fn attach(token: &Arc<Fd>) -> Result<Known, Failure> {
     }
 }
 
+/// What was granted is mapped.
+pub(super) fn mapped(token: &Arc<Fd>) -> Result<(), Failure> {
+    match call(&ToEngine::Mapped(token.clone()), true)? {
+        FromEngine::Done => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
 /// The monitors of a ring of a bound descriptor.
 pub(super) fn taps(token: &Arc<Fd>, dir: Dir, ring: u16) -> Option<TapsGrant> {
     match call(&ToEngine::Taps(RingOf { token: token.clone(), dir, ring }), true) {

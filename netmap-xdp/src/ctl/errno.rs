@@ -122,6 +122,7 @@ conditions! {
     InvalidMode           EINVAL     "the mode is not one of netmap's" "netmap_interp_ringid";
     RingsBusy             EBUSY      "a ring is bound exclusively, or exclusively asked for and bound" "netmap_krings_get";
     InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
+    InterfaceFailed       ENXIO      "the interface has changed so that the open port cannot go on" "-";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
     TooManySlots          ENOMEM     "the rings are larger than the region provides for" "netmap_mem_rings_create";
@@ -138,7 +139,10 @@ conditions! {
     NoSuchSwitch          ENOENT     "there is no such switch, or no further port" "netmap_vale_list";
     PortExists            EEXIST     "the name is taken" "netmap_vi_create";
     PortBusy              EBUSY      "the port is in use" "netmap_bdg_attach";
+    AttachedWhole         EINVAL     "all NIC rings are attached, with or without the host rings" "netmap_bwrap_bdg_ctl";
     NotPolled             EOPNOTSUPP "only a NIC that is attached to a switch can be polled" "nm_bdg_polling";
+    PollingAlready        EFAULT     "the port is polled already, or is not" "nm_bdg_ctl_polling_start";
+    BadPolling            EINVAL     "no such rings or CPUs can poll" "get_polling_cfg";
 
     // AF_XDP.
     ForeignXdp            EBUSY      "another XDP program is attached to the interface" "-";
@@ -368,9 +372,30 @@ impl Failure {
         Condition::PortBusy.says(format!("{name}: the port is in use; detach it, or end who has it open"))
     }
 
-    /// Polling of a port that is no NIC.
+    /// Some of the rings of a NIC were to be attached.
+    pub fn attached_whole(name: impl fmt::Display) -> Failure {
+        Condition::AttachedWhole.says(format!(
+            "{name}: all rings of a NIC are attached (NR_REG_ALL_NIC), or all and the host rings (NR_REG_NIC_SW)"
+        ))
+    }
+
+    /// Polling of a port that is polled, or its end at one that is not.
+    pub fn polling_already(name: impl fmt::Display, on: bool) -> Failure {
+        Condition::PollingAlready.says(match on {
+            true => format!("{name}: it is polled already; end that first"),
+            false => format!("{name}: it is not polled"),
+        })
+    }
+
+    /// Polling by CPUs, or of rings, that cannot be.
+    pub fn bad_polling(name: impl fmt::Display, why: &str) -> Failure {
+        Condition::BadPolling.says(format!("{name}: {why}"))
+    }
+
+    /// Polling of a port that is served by its own users.
     pub fn not_polled(name: impl fmt::Display) -> Failure {
-        Condition::NotPolled.says(format!("{name}: only a NIC that is attached to a switch can be polled"))
+        Condition::NotPolled
+            .says(format!("{name}: only what is attached to a switch, a NIC or a port of another, can be polled"))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET` for a port that is no VALE port.
@@ -445,6 +470,7 @@ mod tests {
         (Condition::InvalidMode, libc::EINVAL),
         (Condition::RingsBusy, libc::EBUSY),
         (Condition::InterfaceBusy, libc::EBUSY),
+        (Condition::InterfaceFailed, libc::ENXIO),
         (Condition::MtuTooLarge, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
         (Condition::TooManySlots, libc::ENOMEM),
@@ -459,7 +485,10 @@ mod tests {
         (Condition::NoSuchSwitch, libc::ENOENT),
         (Condition::PortExists, libc::EEXIST),
         (Condition::PortBusy, libc::EBUSY),
+        (Condition::AttachedWhole, libc::EINVAL),
         (Condition::NotPolled, libc::EOPNOTSUPP),
+        (Condition::PollingAlready, libc::EFAULT),
+        (Condition::BadPolling, libc::EINVAL),
         (Condition::ForeignXdp, libc::EBUSY),
         (Condition::BadSteering, libc::EINVAL),
         (Condition::SteeringInUse, libc::EBUSY),
@@ -534,7 +563,11 @@ mod tests {
             (Failure::not_a_vale_port("eth0"), C::NotAValePort, &["eth0", "valeS:P"]),
             (Failure::port_exists("p"), C::PortExists, &["p", "taken"]),
             (Failure::port_busy("vale0:x"), C::PortBusy, &["vale0:x", "in use"]),
+            (Failure::attached_whole("vale0:x"), C::AttachedWhole, &["vale0:x", "NR_REG_NIC_SW"]),
             (Failure::not_polled("vale0:x"), C::NotPolled, &["vale0:x", "NIC"]),
+            (Failure::polling_already("vale0:x", true), C::PollingAlready, &["vale0:x", "already"]),
+            (Failure::polling_already("vale0:x", false), C::PollingAlready, &["vale0:x", "not polled"]),
+            (Failure::bad_polling("vale0:x", "too many"), C::BadPolling, &["vale0:x", "too many"]),
             (Failure::no_vnet_header("eth0"), C::NoVnetHeader, &["eth0", "VALE"]),
             (Failure::vnet_header("vale0:1", 12), C::VnetHeader, &["12 bytes", "NR_ACCEPT_VNET_HDR"]),
         ];

@@ -26,8 +26,9 @@ const TOKENS: usize = 65536;
 /// Numbers of clients stay below this; a client that has lost the daemon makes up one above it.
 const CLIENTS: u32 = 1 << 30;
 
-/// How often interfaces that are down are looked at.
+/// How often interfaces are looked at while rings wait for one to come up, and else.
 const TEND_EVERY: Duration = Duration::from_millis(50);
+const TEND_CALM: Duration = Duration::from_millis(500);
 
 /// What the core needs of an engine.
 pub trait Registry {
@@ -39,12 +40,22 @@ pub trait Registry {
     fn ask(&mut self, request: &Request) -> Result<Reply, Failure>;
     /// Undoes a registration.
     fn release(&mut self, id: GrantId);
-    /// Looks after interfaces of the calling thread's network namespace; returns whether any waits to come up.
+    /// Looks after interfaces of all network namespaces; returns whether any waits to come up.
     fn tend(&mut self) -> bool;
+    /// Looks after interfaces that are attached to switches; returns how soon it wants to do so again, if there are any.
+    fn tend_attached(&mut self) -> Option<Duration> {
+        None
+    }
+    /// Whether something is there that stays without any program that uses it.
+    fn lasting(&self) -> bool {
+        false
+    }
     /// A client died.
     fn abandon(&mut self, client: u32);
     /// Changes the steering rules of a NIC.
     fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure>;
+    /// A client has mapped what it was granted.
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure>;
     /// The monitors of a ring.
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
     /// What a sender needs to fill the rings of a port of a switch.
@@ -67,11 +78,22 @@ impl Registry for Engine {
     fn tend(&mut self) -> bool {
         Engine::tend(self)
     }
+    fn tend_attached(&mut self) -> Option<Duration> {
+        Engine::tend_attached(self)
+    }
+
+    fn lasting(&self) -> bool {
+        Engine::lasting(self)
+    }
+
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
     }
     fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure> {
         Engine::steer(self, id, rules)
+    }
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        Engine::mapped(self, id)
     }
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
         Engine::taps(self, id, dir, ring)
@@ -102,7 +124,6 @@ struct Token {
 struct Held {
     grant: Arc<Grant>,
     flags: u64,
-    namespace: Option<Arc<Fd>>,
 }
 
 /// An answer, and what the edge has to do about it.
@@ -124,7 +145,11 @@ pub struct Core<R> {
     last_client: u32,
     last_token: u64,
     waiting: bool,
+    /// Descriptors that are bound to a NIC.
+    nics: usize,
     tended: Duration,
+    /// When to look after what is attached, if anything is.
+    attached: Option<Duration>,
     tokens_of_user: usize,
     quiet: Quiet,
 }
@@ -141,7 +166,9 @@ impl<R: Registry> Core<R> {
             last_client: 0,
             last_token: 0,
             waiting: false,
+            nics: 0,
             tended: Duration::ZERO,
+            attached: None,
             tokens_of_user: TOKENS_OF_USER,
             quiet: Quiet::new(),
         }
@@ -157,9 +184,9 @@ impl<R: Registry> Core<R> {
         &self.registry
     }
 
-    /// Whether nobody uses the daemon.
+    /// Whether nobody uses the daemon, and nothing is left with it to stay.
     pub fn idle(&self) -> bool {
-        self.sessions.is_empty() && self.tokens.is_empty()
+        self.sessions.is_empty() && self.tokens.is_empty() && !self.registry.lasting()
     }
 
     /// Sessions and open descriptors.
@@ -197,33 +224,25 @@ impl<R: Registry> Core<R> {
 
     fn let_go(&mut self, held: Held) {
         let id = held.grant.id;
+        self.nics -= usize::from(held.on_nic());
         // The grant holds the sockets, which the engine wants closed.
         drop(held);
         self.registry.release(id);
     }
 
-    /// Looks after interfaces that are down, in every namespace that somebody bound one in, if there are any and it is time.
+    /// Looks after the interfaces that are bound, if it is time.
     pub fn tend(&mut self, now: Duration) {
-        if !self.waiting || now.saturating_sub(self.tended) < TEND_EVERY {
-            return;
+        if self.attached.is_some_and(|due| now >= due) {
+            self.attached = self.registry.tend_attached().map(|again| now + again);
         }
-        self.tended = now;
-        let mut seen = vec![];
-        let mut places: Vec<Option<Arc<Fd>>> = vec![];
-        for held in self.tokens.values().filter_map(|t| t.held.as_ref()) {
-            let id = held.namespace.as_ref().and_then(|fd| identity(fd.as_raw_fd()).ok());
-            if !seen.contains(&id) {
-                seen.push(id);
-                places.push(held.namespace.clone());
-            }
+        if self.tend_every().is_some_and(|every| now.saturating_sub(self.tended) >= every) {
+            self.tended = now;
+            self.waiting = self.registry.tend();
         }
-        self.waiting = false;
-        for place in places {
-            let inside = place.map(|fd| Inside::enter(&fd)).transpose();
-            if let Ok(_inside) = inside {
-                self.waiting |= self.registry.tend();
-            }
-        }
+    }
+
+    fn tend_every(&self) -> Option<Duration> {
+        if self.waiting { Some(TEND_EVERY) } else { (self.nics > 0).then_some(TEND_CALM) }
     }
 
     /// Answers a request of a connection.
@@ -253,6 +272,14 @@ impl<R: Registry> Core<R> {
                 Ok(FromEngine::Done)
             }
             ToEngine::Register(ask) => self.register(key, &peer, ask),
+            ToEngine::Mapped(fd) => {
+                let id = self.token(&fd).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
+                let Some(id) = id else { return Ok(FromEngine::Unknown) };
+                self.registry.mapped(id)?;
+                // An interface that is down is looked after until it is up.
+                self.waiting |= self.registry.tend();
+                Ok(FromEngine::Done)
+            }
             ToEngine::Taps(RingOf { token, dir, ring }) => {
                 let id = self.token(&token).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
                 Ok(FromEngine::Taps(id.and_then(|id| self.registry.taps(id, dir, ring))))
@@ -273,6 +300,9 @@ impl<R: Registry> Core<R> {
                 let subject = subject_of_request(&request);
                 self.permit(key, &[&peer], &subject)?;
                 let _inside = self.enter(key, &peer, namespace.as_ref(), &subject)?;
+                if matches!(request, Request::ValeAttach(_)) {
+                    self.attached = Some(Duration::ZERO);
+                }
                 match &request {
                     Request::Register(register) => self.registry.check(register).map(|()| Reply::Done),
                     _ => self.registry.ask(&request),
@@ -352,10 +382,9 @@ impl<R: Registry> Core<R> {
         let inside = self.enter(key, peer, namespace.as_ref(), &subject)?;
         let grant = Arc::new(self.registry.register(&register)?);
         self.waiting |= matches!(subject, Subject::Interface(_)) && self.registry.tend();
-        // None where it is our own, so that no descriptor keeps a namespace alive for nothing.
-        let namespace = namespace.filter(|_| inside.is_some());
         drop(inside);
-        let held = Held { grant, flags: register.flags, namespace };
+        let held = Held { grant, flags: register.flags };
+        self.nics += usize::from(held.on_nic());
         let granted = held.granted();
         match self.token_mut(&token) {
             Some(token) => token.held = Some(held),
@@ -420,12 +449,18 @@ impl<R: Registry> Core<R> {
     }
 
     /// How long until something has to be done unasked.
-    pub fn patience(&self) -> Option<Duration> {
-        self.waiting.then_some(TEND_EVERY)
+    pub fn patience(&self, now: Duration) -> Option<Duration> {
+        let attached = self.attached.map(|due| due.saturating_sub(now));
+        [self.tend_every(), attached].into_iter().flatten().min()
     }
 }
 
 impl Held {
+    /// Whether it is a port of a network interface.
+    fn on_nic(&self) -> bool {
+        self.grant.mode.is_some()
+    }
+
     /// Whether it is a port of this switch.
     fn sends_to(&self, switch: u64) -> bool {
         let seat = |g: &RingGrant| matches!(&g.carrier, CarrierGrant::ValeTx { seat: Some(s) } if s.switch == switch);

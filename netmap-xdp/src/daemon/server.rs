@@ -137,7 +137,7 @@ impl<R: Registry> Server<R> {
         let idle = self.limits.idle_exit.zip(self.idle_since).map(|(limit, since)| since + limit);
         let until = [unread, idle, self.resting_until].into_iter().flatten().min();
         let until = until.map(|at| at.saturating_sub(now));
-        [until, self.core.patience()].into_iter().flatten().min()
+        [until, self.core.patience(now)].into_iter().flatten().min()
     }
 
     fn accept(&mut self) {

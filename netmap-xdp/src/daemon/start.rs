@@ -74,12 +74,20 @@ pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> 
         LoaderChoice::Aya => xsk::embedded(),
     };
     clean_up(loader);
-    let mut engine = Engine::new(loader);
+    let mut engine = Engine::new(loader, None);
     engine.configure_steering(config.steering.clone());
     engine.configure_chains(config.chains.clone());
     let core = Core::new(engine, policy);
     let mut server = Server::new(core, listener, Some(signals), limits).map_err(|e| format!("epoll: {e}"))?;
-    log(Level::Info, format_args!("netmapd {} listens at {}, {files} files", process_id(), path.display()));
+    log(
+        Level::Info,
+        format_args!(
+            "netmapd {} listens at {}, {files} files, XDP programs by {}",
+            process_id(),
+            path.display(),
+            loader.name()
+        ),
+    );
     let result = server.run().map_err(|e| format!("epoll: {e}"));
     if ours {
         // Whoever comes now finds nobody, and starts the next one as soon as the lock is free.

@@ -49,6 +49,7 @@ impl Registry for Notes {
             name: register.name.to_string(),
             mode: Some(Mode::Native),
             link: None,
+            awaited: false,
         })
     }
     fn check(&mut self, register: &Register) -> Result<(), Failure> {
@@ -71,6 +72,9 @@ impl Registry for Notes {
     }
     fn abandon(&mut self, client: u32) {
         self.abandoned.push(client);
+    }
+    fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        if self.bound.contains(&id) { Ok(()) } else { Err(Condition::System.plain()) }
     }
     fn taps(&mut self, id: GrantId, _: Dir, ring: u16) -> Option<TapsGrant> {
         self.bound.contains(&id).then(|| TapsGrant { number: u32::from(ring), taps: vec![] })
@@ -250,18 +254,18 @@ fn one_user_cannot_take_all_descriptors() {
 }
 
 #[test]
-fn interfaces_that_are_down_are_looked_at_until_they_are_up_and_not_too_often() {
+fn interfaces_are_looked_at_often_while_one_is_awaited_and_else_now_and_then() {
     let mut core = Core::new(Notes { down: 3, ..Notes::default() }, Policy { own: 77, rules: vec![] });
     greeted(&mut core, 1, 0);
     let (token, _) = open(&mut core, 1);
     bind(&mut core, 1, &token, "eth0");
-    assert!(core.patience().is_some());
+    assert!(core.patience(Duration::ZERO).is_some());
     let mut now = Duration::from_secs(5);
     for _ in 0..100 {
         core.tend(now);
         now += Duration::from_millis(10);
     }
-    assert_eq!((core.registry().tended, core.patience()), (4, None));
+    assert_eq!((core.registry().tended, core.patience(now)), (5, Some(Duration::from_millis(500))));
 }
 
 /// A daemon in a thread of this process.

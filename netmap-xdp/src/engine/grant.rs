@@ -37,6 +37,8 @@ pub struct Grant {
     pub mode: Option<Mode>,
     /// What keeps the XDP program on the NIC, should the engine die.
     pub link: Option<Arc<Fd>>,
+    /// Nothing moves before the client says that it has mapped the rings: `Engine::mapped`.
+    pub awaited: bool,
 }
 
 /// One bound ring.
@@ -64,8 +66,6 @@ pub enum CarrierGrant {
     Host {
         /// A queue of the TAP device.
         tap: Arc<Fd>,
-        /// The longest frame that it gives, bytes.
-        frame: u32,
         /// What keeps the host's packets on their way to it: merely to be held.
         links: Vec<Arc<Fd>>,
     },

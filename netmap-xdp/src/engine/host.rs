@@ -17,8 +17,6 @@ use std::sync::Arc;
 
 /// Most host ring pairs of a port: queues of a TAP device.
 const MAX_PAIRS: u16 = 64;
-/// Ethernet header and two VLAN tags.
-const HEADERS: u32 = 22;
 /// Fewest packets that wait in a queue for a program that is slow for a while.
 const MIN_QUEUE: u32 = 2048;
 
@@ -30,7 +28,7 @@ pub struct HostSide {
 
 struct Open {
     link: HostLink,
-    frame: u32,
+    lost: bool,
     ifindex: u32,
     offloads: Option<Offloads>,
 }
@@ -107,6 +105,13 @@ impl HostSide {
         open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
     }
 
+    /// Whether somebody took a program of theirs off; said once.
+    pub fn lost(&mut self) -> bool {
+        self.open
+            .as_mut()
+            .is_some_and(|open| !open.lost && open.link.lost() && !std::mem::replace(&mut open.lost, true))
+    }
+
     /// What a client needs of host ring `i`.
     /// `xdp` is the link of the NIC's program, which tells as well as others that the NIC is gone.
     pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16, xdp: Option<RawFd>) -> Option<CarrierGrant> {
@@ -116,7 +121,7 @@ impl HostSide {
         if links.is_empty() {
             links.extend(xdp.and_then(|fd| duplicate(fd).ok()).map(Arc::new));
         }
-        Some(CarrierGrant::Host { tap, frame: open.frame, links })
+        Some(CarrierGrant::Host { tap, links })
     }
 
     /// Takes down what nobody uses any more; returns the rings, which are the region's to free.
@@ -159,7 +164,7 @@ impl Open {
             );
         }
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, frame: dev.mtu.saturating_add(HEADERS), ifindex: dev.ifindex, offloads })
+        Ok(Open { link, lost: false, ifindex: dev.ifindex, offloads })
     }
 
     fn close(self, program: &mut dyn Program) {

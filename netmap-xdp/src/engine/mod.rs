@@ -1,5 +1,6 @@
 //! The engine: the part that a kernel module would play. It owns regions and ports, carries out typed requests, and hands
-//! out grants; packets never pass through it.
+//! out grants; packets never pass through it, but for those of ports that are attached to switches, which threads of its own
+//! carry (`service`).
 //!
 //! ```text
 //! ask        describe ports and regions
@@ -9,9 +10,11 @@
 //! It is a library: hosted by the process itself now, by `netmapd` for all processes later. It knows neither file
 //! descriptors of programs nor sockets of clients. One thread at a time, which the host sees to.
 
+mod attach;
 mod extmem;
 mod grant;
 mod host;
+mod mates;
 mod monitor;
 mod nic;
 mod null;
@@ -20,11 +23,13 @@ mod pipe;
 mod region;
 mod registry;
 mod rings;
+mod service;
 mod steering;
 mod vale;
 mod vale_requests;
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
+pub use service::Nudge;
 pub use steering::{SteeringByName, name_matches};
 
 use crate::abi::NR_EXCLUSIVE;
@@ -37,6 +42,7 @@ use crate::shm::{BUF_SIZE, Layout};
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, settings};
 use crate::xsk::Loader;
+use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
 use nic::{NicPort, Terms};
 use null::NullPort;
@@ -96,11 +102,14 @@ pub struct Engine {
     ports: Ports,
     grants: HashMap<GrantId, Held>,
     next_grant: u64,
+    attachments: Vec<Attachment>,
+    nudge: Option<Nudge>,
 }
 
 impl Engine {
-    /// An engine without ports.
-    pub fn new(loader: &'static dyn Loader) -> Engine {
+    /// An engine without ports. Its threads call `nudge` when [`Engine::tend_attached`] has something to do, for a host that
+    /// does not call it from time to time anyway; it must not wait for the engine.
+    pub fn new(loader: &'static dyn Loader, nudge: Option<Nudge>) -> Engine {
         for line in &settings().complaints {
             log(Level::Warn, format_args!("{line}"));
         }
@@ -112,6 +121,8 @@ impl Engine {
             ports: Ports::default(),
             grants: HashMap::new(),
             next_grant: 1,
+            attachments: Vec::new(),
+            nudge,
         }
     }
 
@@ -151,7 +162,8 @@ impl Engine {
             Request::ValeList(list) => self.list(list).map(Reply::ValeList),
             Request::ValeNewif(newif) => self.newif(newif).map(Reply::ValeNewif),
             Request::ValeDelif(name) => self.delif(*name).map(|()| Reply::Done),
-            Request::PollingOn(polling) | Request::PollingOff(polling) => self.polling(polling),
+            Request::PollingOn(polling) => self.polling(polling, true).map(|()| Reply::Done),
+            Request::PollingOff(polling) => self.polling(polling, false).map(|()| Reply::Done),
             Request::Register(_) => Err(Condition::System.says("a registration needs a descriptor")),
             _ => Err(Failure::not_supported_yet("this request", "a switch")),
         }
@@ -293,6 +305,7 @@ impl Engine {
     /// The port and the rings that a registration names, or why there are none.
     fn resolve(&self, register: &Register) -> Result<(Target, Selection, [u32; 2]), Failure> {
         let target = self.target(register)?;
+        self.check_attached(&target, register.name)?;
         self.check_home(&target, register)?;
         let (counts, slots) = self.shape(&target, register);
         let selection = ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
@@ -319,6 +332,11 @@ impl Engine {
             let key = if let PortKey::Pipe(k, _) = port { PortKey::Pipe(k, PipeRole::Master) } else { port };
             self.ports.abroad.insert(key, home);
         }
+        self.admit(port, selection, register)
+    }
+
+    /// Binds rings of a port that is there.
+    fn admit(&mut self, port: PortKey, selection: Selection, register: &Register) -> Result<Grant, Failure> {
         let exclusive = register.flags & NR_EXCLUSIVE != 0;
         if let Err(e) = self.ports.take(&port, &selection, exclusive) {
             self.drop_idle();
@@ -442,7 +460,8 @@ impl Engine {
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
             let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link })
+            let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -491,6 +510,15 @@ impl Engine {
         self.drop_idle();
     }
 
+    /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
+    /// registration, which the client is to release.
+    pub fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
+        let Some(Held { port: PortKey::Nic(key), selection, .. }) = self.grants.get(&id) else { return Ok(()) };
+        let home = self.ports.mem_id(&PortKey::Nic(*key));
+        let port = self.ports.nics.get_mut(key).zip(self.regions.get(&home));
+        port.map_or(Ok(()), |(nic, region)| nic.mapped(selection, region))
+    }
+
     /// The monitors of a ring of a grant, for a client that found that they changed.
     pub fn taps(&self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant> {
         self.ports.taps(&self.grants.get(&id)?.port, dir, ring, &self.regions)
@@ -510,12 +538,10 @@ impl Engine {
         });
     }
 
-    /// Gives interfaces of the calling thread's network namespace that were down when they were bound another try; returns
-    /// whether any still waits.
+    /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
+    /// waits.
     pub fn tend(&mut self) -> bool {
-        let here = namespace_id();
-        let nics = self.ports.nics.keys().filter(|key| key.is_in(here));
-        let homes: Vec<_> = nics.map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
+        let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
             if let (Some(port), Some(region)) = (self.ports.nics.get_mut(&key), self.regions.get(&home)) {

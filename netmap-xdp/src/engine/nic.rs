@@ -3,6 +3,8 @@
 //! The engine calls this in the thread that registers or releases, inside the caller's network namespace. Sockets exist for
 //! queues that somebody bound; the packets of all others go to the host stack.
 
+mod health;
+
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
 use super::region::Region;
@@ -11,7 +13,7 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::NetDev;
+use crate::sys::netdev::{NetDev, Watch};
 use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, Steering, clean_host_filter,
@@ -26,6 +28,8 @@ struct Queue {
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
+    /// Whether the client that asked for it has mapped its rings, so that it may be bound.
+    mapped: bool,
 }
 
 /// How our program is to share the interface.
@@ -40,10 +44,15 @@ pub struct Terms {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    watch: Watch,
+    /// Why it cannot go on, once it cannot.
+    failed: Option<String>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
     multi_buffer: bool,
+    /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
+    late: bool,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
@@ -113,6 +122,7 @@ impl NicPort {
         terms: Terms,
     ) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
+        let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let Terms { steering, chain } = terms;
         let queues = dev.rx_queues.max(dev.tx_queues).max(1);
         let loaded = match chain {
@@ -143,10 +153,13 @@ impl NicPort {
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         Ok(NicPort {
             dev,
+            watch,
+            failed: None,
             program,
             mode,
             geometry,
             multi_buffer: false,
+            late: false,
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
@@ -215,6 +228,7 @@ impl NicPort {
         region: &mut Region,
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
+        self.check()?;
         self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
@@ -270,7 +284,16 @@ impl NicPort {
             let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
             // The UMEM of another NIC has the mode of its first bind, which may not be ours.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
+            if self.late {
+                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
+            }
             match Socket::open(&region.umem(self.geometry), plan, brother) {
+                Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
+                    // It was good for finding mode and geometry.
+                    self.late = true;
+                    self.multi_buffer = socket.multi_buffer();
+                }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
                         Socket::open(&region.umem(self.geometry), plan, None)
@@ -312,7 +335,7 @@ impl NicPort {
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
-        if self.queues.is_empty() {
+        if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
             self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
             // Some kernels bind a socket all the same.
@@ -326,7 +349,8 @@ impl NicPort {
                 );
             }
         }
-        self.queues.insert(queue, Queue { socket, shared, receiving: false });
+        let mapped = socket.bound();
+        self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
         Ok(())
     }
 
@@ -381,25 +405,40 @@ impl NicPort {
         }
     }
 
-    /// Binds the sockets that an interface which was down left unbound; returns whether any still waits.
-    pub fn tend(&mut self, region: &Region) -> bool {
-        let waits = |port: &NicPort| port.queues.values().any(|q| !q.socket.bound());
-        if !waits(self) || self.dev.refresh().is_err() || !self.dev.up {
-            return waits(self);
+    /// Binds the socket of a queue whose client has mapped it, if it is not bound.
+    fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
+        queue.socket.bind(None)?;
+        self.multi_buffer |= queue.socket.multi_buffer();
+        if queue.receiving {
+            let _ = self.program.insert(i, queue.socket.as_raw_fd());
         }
-        for (&i, queue) in &mut self.queues {
-            // Still down, or gone: the next turn tells.
-            let _ = queue.socket.bind(None);
-            self.multi_buffer |= queue.socket.multi_buffer();
-            if queue.receiving && queue.socket.bound() {
-                let _ = self.program.insert(i, queue.socket.as_raw_fd());
+        Ok(())
+    }
+
+    /// Whether a client has to map the selected rings, and to say so, before their sockets can be bound.
+    pub fn awaits(&self, selection: &Selection) -> bool {
+        self.selected(selection).iter().any(|i| self.queues.get(i).is_some_and(|q| !q.mapped))
+    }
+
+    /// The client has mapped what it was granted.
+    pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
+        for i in self.selected(selection) {
+            self.queues.entry(i).and_modify(|queue| queue.mapped = true);
+            match self.bind(i) {
+                // It starts when the interface comes up.
+                Ok(()) | Err(BindError::Down) => {}
+                Err(e) => return Err(unbound(&self.dev, i, e)),
             }
         }
         self.set_pending(region);
-        if !waits(self) {
-            log(Level::Info, format_args!("{} is up: started", self.dev.name));
-        }
-        waits(self)
+        Ok(())
+    }
+
+    /// The queues of the selected rings.
+    fn selected(&self, selection: &Selection) -> Vec<u32> {
+        let Selection { tx, rx } = self.nic_part(selection);
+        self.queues.keys().copied().filter(|&i| [&tx, &rx].iter().any(|r| r.contains(&(i as u16)))).collect()
     }
 
     /// What a client needs of the selected rings.
@@ -439,6 +478,7 @@ impl NicPort {
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
+        self.explain(region);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {

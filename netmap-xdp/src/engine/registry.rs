@@ -23,13 +23,6 @@ pub struct NicKey {
     ifindex: u32,
 }
 
-impl NicKey {
-    /// Whether the netdev is in this network namespace.
-    pub fn is_in(&self, namespace: (u64, u64)) -> bool {
-        self.namespace == namespace
-    }
-}
-
 /// The key of a netdev of the calling thread's namespace.
 pub fn nic_key(dev: &NetDev) -> NicKey {
     NicKey { namespace: namespace_id(), ifindex: dev.ifindex }

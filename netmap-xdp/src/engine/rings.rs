@@ -26,6 +26,11 @@ impl Private {
         Ok(Arc::new(Private { fd, memory }))
     }
 
+    /// The mapping.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// For a client: the memfd and its size.
     pub fn share(&self) -> Result<(Fd, u64), Failure> {
         let fd = self.fd.try_clone();

@@ -3,18 +3,20 @@
 //! ```text
 //! ephemeral    made by the first registration of valeS:P, gone with the last
 //! persistent   made by NEWIF under a plain name; attached to a switch it is valeS:NAME too; stays until DELIF
+//! attached     the switch's side of a NIC, host rings or a port of another switch, which `attach` serves; ephemeral
 //! ```
 //! A switch exists while it has ports. A port's private state lives exactly as long as somebody uses the port, and is then
 //! dropped with its memfd, so that a sender with an old mapping never writes into what a later user has.
 
 use super::grant::{CarrierGrant, RingGrant, SeatGrant, ValePeer};
+use super::mates::Mates;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::abi::NETMAP_REQ_IFNAMSIZ;
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
 use crate::port::Wake;
-use crate::port::vale::lease;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
+use crate::port::vale::{Destination, Inlet, Seat, lease};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::Ordering::*;
@@ -79,8 +81,15 @@ pub struct ValePort {
     buffers: u32,
     rings: RingTable,
     wakes: Vec<Arc<Fd>>,
-    shared: Option<(Arc<Fd>, u64)>,
+    shared: Option<Shared>,
     made: usize,
+}
+
+/// The region of a port that somebody uses.
+#[derive(Clone)]
+struct Shared {
+    fd: Arc<Fd>,
+    memory: Arc<Memory>,
 }
 
 /// All switches and VALE ports.
@@ -89,6 +98,20 @@ pub struct Switchboard {
     switches: Vec<Option<SwitchBox>>,
     ports: HashMap<ValeId, ValePort>,
     next: u64,
+    /// What senders in the engine's own process know.
+    mates: Arc<Mates>,
+}
+
+/// What the switch's side of an attached port is to be.
+pub struct Attached {
+    /// Its rings: those of what is attached, with directions exchanged.
+    pub counts: RingCounts,
+    /// Slots of transmit and receive rings.
+    pub slots: [u32; 2],
+    /// The region of what is attached.
+    pub mem_id: u16,
+    /// Bytes of the virtio-net header.
+    pub header: u32,
 }
 
 /// A name split at its colon.
@@ -103,7 +126,9 @@ fn split(name: PortName) -> Option<Split> {
     let colon = bytes.iter().position(|&b| b == b':').filter(|&at| at <= LONGEST)?;
     let good = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
     let (switch, port) = (&bytes[..colon], &bytes[colon + 1..]);
-    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > LONGEST {
+    // The port of host rings has the mark of such behind the interface's name.
+    let longest = LONGEST + usize::from(port.ends_with(b"^"));
+    if !bytes.starts_with(b"vale") || !switch.iter().all(good) || port.len() > longest {
         return None;
     }
     Some(Split { switch: switch.to_vec(), port: PortName::from_field(port) })
@@ -176,6 +201,17 @@ impl ValePort {
         self.rings.krings(region).iter().flat_map(in_slots).collect()
     }
 
+    /// The receive rings that were made, to be filled.
+    fn destination(&self) -> Option<Destination> {
+        let Shared { memory, .. } = self.shared.as_ref()?;
+        let inlet = |i: u16| {
+            let (ring, state) = self.rings.place(Dir::Rx, i)?;
+            let kring = Kring::attach(memory, ring, self.rings.private().memory(), state).ok()?;
+            Some(Inlet::new(kring, self.wakes.get(usize::from(i))?.clone()))
+        };
+        Some(Destination { rings: (0..self.counts.rx).map(inlet).collect() })
+    }
+
     /// A bit for each receive ring that somebody uses.
     fn bound(&self) -> u16 {
         (0..self.counts.rx).filter(|&i| self.rings.users(Dir::Rx, i) > 0).fold(0, |all, i| all | 1 << i)
@@ -238,23 +274,39 @@ impl Switchboard {
         if self.find(name).is_some() {
             return Err(Failure::port_exists(name));
         }
-        self.make(register, Some(name), mem_id)
+        let id = self.make(register, Some(name), mem_id)?;
+        if let Some(port) = self.ports.get_mut(&id) {
+            // Room for its side of a second switch.
+            let rings = |n: u16, slots: u32| u32::from(n) * slots;
+            port.buffers += rings(port.counts.tx, port.slots[0]) + rings(port.counts.rx, port.slots[1]);
+        }
+        Ok(id)
     }
 
     fn make(&mut self, register: &Register, persistent: Option<PortName>, mem_id: u16) -> Result<ValeId, Failure> {
-        let (counts, slots) = shape(register);
-        let failed = |e| Failure::system(&Error::new("eventfd", register.name.to_string(), e));
+        self.add(register.name, persistent, shape(register), mem_id, register.extra_bufs)
+    }
+
+    fn add(
+        &mut self,
+        name: PortName,
+        persistent: Option<PortName>,
+        (counts, slots): (RingCounts, [u32; 2]),
+        mem_id: u16,
+        extra: u32,
+    ) -> Result<ValeId, Failure> {
+        let failed = |e| Failure::system(&Error::new("eventfd", name.to_string(), e));
         let wakes = (0..counts.rx).map(|_| eventfd().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let port = ValePort {
             namespace: namespace_id(),
-            name: register.name,
+            name,
             persistent,
             place: None,
             counts,
             slots,
             header: 0,
             mem_id,
-            buffers: buffers(counts, slots, register.extra_bufs),
+            buffers: buffers(counts, slots, extra),
             rings: private(counts, slots)?,
             wakes,
             shared: None,
@@ -263,6 +315,48 @@ impl Switchboard {
         self.next += 1;
         self.ports.insert(self.next, port);
         Ok(self.next)
+    }
+
+    /// Makes the switch's side of what is to be attached under the name `valeS:P`. `ENOMEM`: there must be room for two ports,
+    /// whether or not the second is needed.
+    pub fn open_attached(&mut self, name: PortName, shape: Attached) -> Result<ValeId, Failure> {
+        let Attached { counts, slots, mem_id, header } = shape;
+        let id = self.add(name, None, (counts, slots), mem_id, 0)?;
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.header = header;
+        }
+        match self.sit(id, name) {
+            Ok(_) => Ok(id),
+            Err(e) => {
+                self.ports.remove(&id);
+                Err(e)
+            }
+        }
+    }
+
+    /// Whether the switch of `valeS:P` has room for two ports more: the original asks for as much, needed or not.
+    pub fn check_room(&self, name: PortName) -> Result<(), Failure> {
+        let parts = split(name).ok_or_else(|| Failure::bad_switch_name(name))?;
+        let namespace = namespace_id();
+        let same = |s: &&SwitchBox| s.namespace == namespace && s.name == parts.switch;
+        let taken = self.switches.iter().flatten().find(same).map_or(0, |s| s.ports.iter().flatten().count());
+        if taken + 2 > MAX_PORTS { Err(Failure::switch_full(name, MAX_PORTS)) } else { Ok(()) }
+    }
+
+    /// Index of a port in its switch, if it sits in one.
+    pub fn index(&self, id: ValeId) -> Option<u8> {
+        Some(self.ports.get(&id)?.place?.port)
+    }
+
+    /// A sender's place at a port, for a thread of the engine's process.
+    pub fn seat(&self, id: ValeId) -> Option<Seat> {
+        let (bridge, place) = self.bridge(self.ports.get(&id)?)?;
+        Some(Seat { switch: bridge.switch.clone(), id: bridge.id, port: place.port, tenant: place.tenant })
+    }
+
+    /// The directory for such a thread.
+    pub fn mates(&self) -> Arc<Mates> {
+        self.mates.clone()
     }
 
     /// Seats a port under the name `valeS:P`; returns its index.
@@ -320,7 +414,10 @@ impl Switchboard {
         let Some(place) = self.ports.get_mut(&id).and_then(|p| p.place.take()) else { return };
         let Some(slot) = self.switches.get_mut(place.switch) else { return };
         if let Some(bridge) = slot {
-            bridge.switch.leave(place.port);
+            self.mates.publish(bridge.id, place.port, || {
+                bridge.switch.leave(place.port);
+                None
+            });
             bridge.ports[usize::from(place.port)] = None;
             if bridge.ports.iter().all(Option::is_none) {
                 *slot = None;
@@ -332,7 +429,14 @@ impl Switchboard {
     fn announce(&self, id: ValeId, changed: bool) {
         let Some(port) = self.ports.get(&id) else { return };
         let Some((bridge, place)) = self.bridge(port) else { return };
-        bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
+        let tell = || bridge.switch.rings(place.port, port.counts.rx, port.bound(), changed);
+        if !changed {
+            return tell();
+        }
+        self.mates.publish(bridge.id, place.port, || {
+            tell();
+            Some((bridge.switch.port(place.port).generation.load(Acquire), port.destination()?))
+        });
     }
 
     fn bridge(&self, port: &ValePort) -> Option<(&SwitchBox, Place)> {
@@ -397,7 +501,8 @@ impl Switchboard {
                 }
             }
         }
-        Err(Condition::NoSuchSwitch.says("there are no more ports"))
+        // Every list ends so: nothing that anybody need be told.
+        Err(Condition::NoSuchSwitch.says(""))
     }
 
     /// `NETMAP_REQ_PORT_HDR_SET`.
@@ -423,7 +528,7 @@ impl Switchboard {
             }
         }
         if port.shared.is_none() {
-            port.shared = Some((Arc::new(region.share()?), region.size()));
+            port.shared = Some(Shared { fd: Arc::new(region.share()?), memory: region.memory().clone() });
         }
         let made = port.rings.krings(region).len();
         let changed = std::mem::replace(&mut port.made, made) != made;
@@ -474,7 +579,8 @@ impl Switchboard {
             return None;
         }
         let port = self.ports.get(bridge.ports.get(usize::from(port))?.as_ref()?)?;
-        let (region, region_size) = port.shared.clone()?;
+        let Shared { fd: region, memory } = port.shared.clone()?;
+        let region_size = memory.size() as u64;
         let (private, private_size) = port.rings.private().share().ok()?;
         let ring = |i: u16| {
             let (ring, kring) = port.rings.place(Dir::Rx, i)?;
@@ -491,7 +597,10 @@ impl Switchboard {
         let fresh = private(port.counts, port.slots);
         let Some(port) = self.ports.get(&id) else { return Default::default() };
         if let Some((bridge, place)) = self.bridge(port) {
-            bridge.switch.rings(place.port, port.counts.rx, 0, true);
+            self.mates.publish(bridge.id, place.port, || {
+                bridge.switch.rings(place.port, port.counts.rx, 0, true);
+                None
+            });
         }
         let Some(port) = self.ports.get_mut(&id) else { return Default::default() };
         let mut kept = Vec::new();

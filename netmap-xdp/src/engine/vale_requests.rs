@@ -4,9 +4,7 @@ use super::registry::PipeKey;
 use super::vale::{self, ValeId, ValePort};
 use super::{Engine, MAIN_REGION, PortKey, Target, ValePeer, interface, region};
 use crate::abi::NR_ACCEPT_VNET_HDR;
-use crate::ctl::{
-    Failure, PipeRole, Polling, PortName, Register, Reply, ValeList, ValeListReply, ValeNewif, ValeNewifReply,
-};
+use crate::ctl::{Failure, PipeRole, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
 use crate::shm::Layout;
 
 impl Engine {
@@ -99,31 +97,9 @@ impl Engine {
         }
     }
 
-    /// `NETMAP_REQ_VALE_ATTACH`.
-    pub(super) fn attach(&mut self, register: &Register) -> Result<u32, Failure> {
-        self.check_mem_id(register.mem_id)?;
-        let name = register.name;
-        if !name.as_bytes().starts_with(b"vale") {
-            return Err(Failure::not_a_vale_port(name));
-        }
-        if self.ports.vales.find(name).is_some() {
-            return Err(Failure::port_busy(name));
-        }
-        let local = vale::local_name(name)?;
-        match self.ports.vales.find(local) {
-            Some(id) => self.ports.vales.attach(id, name).map(u32::from),
-            None if interface(local).is_ok() => Err(Failure::not_supported_yet(name, "a NIC attached to a switch")),
-            None => Err(Failure::not_a_vale_port(format!("{name}: there is nothing called {local} to attach"))),
-        }
-    }
-
-    /// `NETMAP_REQ_VALE_DETACH`.
-    pub(super) fn detach(&mut self, name: PortName) -> Result<u32, Failure> {
-        self.ports.vales.detach(name).map(u32::from)
-    }
-
     /// `NETMAP_REQ_VALE_LIST`.
-    pub(super) fn list(&self, list: &ValeList) -> Result<ValeListReply, Failure> {
+    pub(super) fn list(&mut self, list: &ValeList) -> Result<ValeListReply, Failure> {
+        self.reap();
         if !list.name.is_empty() {
             let (bridge, port) = self.ports.vales.indexes(list.name)?;
             return Ok(ValeListReply { name: None, bridge, port });
@@ -160,12 +136,6 @@ impl Engine {
             }
             done => done,
         }
-    }
-
-    /// `NETMAP_REQ_VALE_POLLING_ENABLE` and `_DISABLE`.
-    pub(super) fn polling(&self, polling: &Polling) -> Result<Reply, Failure> {
-        self.ports.vales.seated(polling.name)?;
-        Err(Failure::not_polled(polling.name))
     }
 
     /// What a sender needs to fill the receive rings of a port of a switch, if its generation is still that.

@@ -1,14 +1,21 @@
-//! Host rings: the host stack at the other end of a TAP device's descriptor, one packet per `read` and `write`.
+//! Host rings: the host stack at the other end of a TAP device's descriptor.
 //!
 //! ```text
-//! txsync: slots [hwcur, head) -> write -> the stack, as if received on the NIC       done at once, so all slots are free
-//! rxsync: slots [hwcur, head) -> held[]   read -> buffers in held[] -> slots from hwtail
+//! txsync: slots [hwcur, head) -> outbox -> write -> the stack, as if received on the NIC    all slots are free at once
+//! rxsync: slots [hwcur, head) -> held[]    read -> inbox -> buffers in held[] -> slots from hwtail
 //! ```
-//! Packets that find no free slot stay in the TAP's queue. Runs in the thread that calls the sync, in any process that
-//! holds the descriptor; the kernel copies straight from and to netmap buffers.
+//! A `read` or `write` carries one frame, or many that follow each other in a TCP connection: [`inbox`] cuts them,
+//! [`outbox`] puts them together. Frames that find no free slot stay in the inbox, and behind it in the TAP's queue. Runs in
+//! the thread that calls the sync, in any process that holds the descriptor.
 //!
 //! Transparent forwarding (`NR_FORWARD` on the ring, `NS_FORWARD` on the slot): what the program releases goes on at the
 //! next rxsync, from a NIC ring to the stack ([`ForwardUp`]), from a host ring to the NIC ([`ForwardDown`]).
+
+mod inbox;
+mod outbox;
+mod packet;
+#[cfg(test)]
+mod tests;
 
 use super::{BadSlot, Carrier, PortRing};
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_FORWARD, NS_MOREFRAG, NS_REPORT};
@@ -17,41 +24,14 @@ use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Fd, tap};
+use inbox::Inbox;
+use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Shortest frame that a TAP takes: an Ethernet header.
-const MIN_FRAME: u32 = 14;
-/// Most buffers in one frame: 64 KB, the largest that a TAP takes or gives.
-const MAX_CHAIN: usize = 32;
-
-/// The pieces of memory that make a frame.
-struct Pieces {
-    all: [(u64, usize); MAX_CHAIN],
-    n: usize,
-}
-
-impl Pieces {
-    const NONE: Pieces = Pieces { all: [(0, 0); MAX_CHAIN], n: 0 };
-
-    /// Adds one; false if there are too many.
-    fn push(&mut self, at: u64, len: u32) -> bool {
-        let Some(place) = self.all.get_mut(self.n) else { return false };
-        *place = (at, len as usize);
-        self.n += 1;
-        true
-    }
-
-    fn get(&self) -> &[(u64, usize)] {
-        &self.all[..self.n]
-    }
-
-    fn bytes(&self) -> u64 {
-        self.get().iter().map(|p| p.1 as u64).sum()
-    }
-}
-
+const MIN_FRAME: usize = 14;
 /// How many slots the frame takes that begins in slot `i` of those before `head`, and whether its end is among them.
 fn chain(k: &Kring, i: u32, head: u32) -> (u32, bool) {
     let (n, mut last, mut slots) = (k.num_slots(), i, 1);
@@ -65,20 +45,22 @@ fn chain(k: &Kring, i: u32, head: u32) -> (u32, bool) {
     (slots, true)
 }
 
-/// The pieces of a frame of `slots` slots from `i` on, or why it cannot be sent; clears the flags that are for the sync.
-fn frame(k: &Kring, mut i: u32, slots: u32) -> Result<Pieces, Drop> {
-    let (mut pieces, mut wrong) = (Pieces::NONE, None);
+/// Copies the frame of `slots` slots from `i` on into `room`; returns its bytes, or why it cannot be sent. Clears the flags
+/// that are for the sync.
+fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Drop> {
+    let (mut at, mut wrong) = (0, None);
     for _ in 0..slots {
         let slot = k.slot(i);
         let flags = slot.flags.load(Relaxed);
-        let (idx, len) = (slot.buf_idx.load(Relaxed), u32::from(slot.len.load(Relaxed)));
-        match k.buffer(idx) {
-            None => wrong = Some(Drop::BadBuffer),
-            Some(_) if len > BUF_SIZE => wrong = wrong.or(Some(Drop::TooLong)),
-            Some(at) => {
-                if !pieces.push(at, len) {
-                    wrong = wrong.or(Some(Drop::BadChain));
-                }
+        let (idx, len) = (slot.buf_idx.load(Relaxed), usize::from(slot.len.load(Relaxed)));
+        match (k.buffer(idx), room.get_mut(at..at + len)) {
+            (None, _) => wrong = Some(Drop::BadBuffer),
+            (Some(_), _) if len > BUF_SIZE as usize => wrong = wrong.or(Some(Drop::TooLong)),
+            (Some(_), None) => wrong = wrong.or(Some(Drop::BadChain)),
+            (Some(from), Some(to)) => {
+                // In the region, by what `buffer` and the length say.
+                let _ = k.region().read(from, to);
+                at += len;
             }
         }
         if flags & (NS_BUF_CHANGED | NS_REPORT | NS_FORWARD) != 0 {
@@ -86,21 +68,16 @@ fn frame(k: &Kring, mut i: u32, slots: u32) -> Result<Pieces, Drop> {
         }
         i = next_slot(i, k.num_slots());
     }
-    if wrong.is_none() && pieces.bytes() < u64::from(MIN_FRAME) {
+    if wrong.is_none() && at < MIN_FRAME {
         wrong = Some(Drop::TooShort);
     }
-    wrong.map_or(Ok(pieces), Err)
+    wrong.map_or(Ok(at), Err)
 }
 
 /// The slot `by` slots after `i`.
 fn ahead(i: u32, by: u32, n: u32) -> u32 {
     let to = i + by;
     if to >= n { to - n } else { to }
-}
-
-/// Hands a frame to the stack.
-fn inject(k: &Kring, tap: &Fd, pieces: &Pieces) -> Result<(), Errno> {
-    k.region().write_to(tap.as_raw_fd(), pieces.get()).map(drop).inspect_err(|_| k.dropped(Drop::Refused))
 }
 
 /// The TAP device was deleted under us.
@@ -110,9 +87,71 @@ fn note(k: &Kring, e: Errno) {
     }
 }
 
+/// The way to the host.
+struct Uplink {
+    tap: Arc<Fd>,
+    /// Used by whoever has the ring's lock.
+    outbox: Mutex<Outbox>,
+}
+
+impl Uplink {
+    fn new(tap: Arc<Fd>) -> Uplink {
+        Uplink { tap, outbox: Mutex::new(Outbox::new()) }
+    }
+
+    /// Sends what is whole of slots `[hwcur, rhead)`, if `chosen` says so of a frame's first slot. Returns the slot after
+    /// the last one looked at, the packets and bytes that the stack took, and whether a slot named no buffer.
+    fn send(&self, k: &Kring, chosen: impl Fn(&SlotView) -> bool) -> (u32, [u64; 2], Result<(), BadSlot>) {
+        let head = k.rhead();
+        let (mut i, mut sent, mut result) = (k.hwcur(), [0; 2], Ok(()));
+        let Ok(mut out) = self.outbox.try_lock() else { return (i, sent, result) };
+        while i != head {
+            let (slots, whole) = chain(k, i, head);
+            if !whole && slots + 1 < k.num_slots() {
+                // The rest has not been handed over. Of a ring full of it nothing more can come: it goes as it is.
+                break;
+            }
+            if chosen(k.slot(i)) {
+                match frame(k, i, slots, out.room()) {
+                    Ok(len) => {
+                        if !out.push(len) {
+                            self.flush(k, &mut out, &mut sent);
+                            out.restart(len);
+                        }
+                    }
+                    Err(why) => {
+                        k.dropped(why);
+                        if why == Drop::BadBuffer {
+                            result = Err(BadSlot);
+                        }
+                    }
+                }
+            }
+            i = ahead(i, slots, k.num_slots());
+        }
+        self.flush(k, &mut out, &mut sent);
+        (i, sent, result)
+    }
+
+    #[inline]
+    fn flush(&self, k: &Kring, out: &mut Outbox, sent: &mut [u64; 2]) {
+        let Some(train) = out.train() else { return };
+        match tap::write(self.tap.as_raw_fd(), train.bytes) {
+            Ok(_) => {
+                sent[0] += u64::from(train.frames);
+                sent[1] += train.frame_bytes;
+            }
+            Err(e) => {
+                k.dropped_many(Drop::Refused, train.frames.into());
+                note(k, e);
+            }
+        }
+    }
+}
+
 /// To the host.
 pub struct HostTx {
-    tap: Arc<Fd>,
+    up: Uplink,
     // Merely kept: they lead from the TAP to the stack.
     _links: Vec<Arc<Fd>>,
 }
@@ -120,38 +159,16 @@ pub struct HostTx {
 impl HostTx {
     /// Writes to `tap`.
     pub fn new(tap: Arc<Fd>, links: Vec<Arc<Fd>>) -> HostTx {
-        HostTx { tap, _links: links }
+        HostTx { up: Uplink::new(tap), _links: links }
     }
 }
 
 impl Carrier for HostTx {
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
-        let head = k.rhead();
-        let (mut i, mut result) = (k.hwcur(), Ok(()));
-        let (mut packets, mut bytes) = (0, 0);
-        while i != head {
-            let (slots, whole) = chain(k, i, head);
-            if !whole && slots + 1 < k.num_slots() {
-                // The rest has not been handed over. Of a ring full of it nothing more can come: it goes as it is.
-                break;
-            }
-            match frame(k, i, slots) {
-                Ok(pieces) => match inject(k, &self.tap, &pieces) {
-                    Ok(()) => {
-                        packets += 1;
-                        bytes += pieces.bytes();
-                    }
-                    Err(e) => note(k, e),
-                },
-                Err(why) => {
-                    k.dropped(why);
-                    if why == Drop::BadBuffer {
-                        result = Err(BadSlot);
-                    }
-                }
-            }
-            i = ahead(i, slots, k.num_slots());
+        if k.hwcur() == k.rhead() {
+            return Ok(());
         }
+        let (i, [packets, bytes], result) = self.up.send(k, |_| true);
         k.set_hwcur(i);
         k.set_hwtail(prev_slot(i, k.num_slots()));
         k.count(packets, bytes);
@@ -167,19 +184,18 @@ impl Carrier for HostTx {
 /// From the host.
 pub struct HostRx {
     tap: Arc<Fd>,
-    /// Buffers that hold the longest frame.
-    slots_per_frame: u32,
+    /// Used by whoever has the ring's lock. What is left in it when the ring is full goes to the ring at the next sync of
+    /// this handle.
+    inbox: Mutex<Inbox>,
     down: Option<ForwardDown>,
     /// They keep the host's packets on their way to the TAP; the first is the one on the NIC.
     links: Vec<Arc<Fd>>,
 }
 
 impl HostRx {
-    /// Reads from `tap` frames of up to `frame` bytes. `down` is where released packets go on to, if asked for.
-    pub fn new(tap: Arc<Fd>, frame: u32, links: Vec<Arc<Fd>>, down: Option<ForwardDown>) -> HostRx {
-        // A byte more than the longest tells a frame that was cut.
-        let slots_per_frame = (frame + 1).div_ceil(BUF_SIZE).clamp(1, MAX_CHAIN as u32);
-        HostRx { tap, slots_per_frame, down, links }
+    /// Reads from `tap`. `down` is where released packets go on to, if asked for.
+    pub fn new(tap: Arc<Fd>, links: Vec<Arc<Fd>>, down: Option<ForwardDown>) -> HostRx {
+        HostRx { tap, inbox: Mutex::new(Inbox::new()), down, links }
     }
 
     /// Slots `[hwcur, rhead)` lend their buffers to what comes next.
@@ -226,50 +242,72 @@ impl HostRx {
         let (n, stop) = (k.num_slots(), k.rx_stop());
         let mut at = k.hwtail();
         let (mut packets, mut bytes) = (0, 0);
-        while distance(at, stop, n) >= self.slots_per_frame {
-            let (mut pieces, mut i) = (Pieces::NONE, at);
-            for _ in 0..self.slots_per_frame {
-                let Some(place) = HostRx::room(k, i) else { break };
-                pieces.push(place, BUF_SIZE);
-                i = next_slot(i, n);
-            }
-            if pieces.n < self.slots_per_frame as usize {
-                break;
-            }
-            let got = match k.region().read_from(self.tap.as_raw_fd(), pieces.get()) {
-                Ok(got) => got as u64,
-                Err(e) => {
-                    note(k, e);
+        let Ok(mut inbox) = self.inbox.try_lock() else { return };
+        loop {
+            let Some(len) = inbox.next_len() else {
+                if at == stop {
                     break;
                 }
+                let filled = match tap::read(self.tap.as_raw_fd(), inbox.room()) {
+                    Ok(got) => inbox.filled(got),
+                    Err(e) => {
+                        note(k, e);
+                        break;
+                    }
+                };
+                if let Err(why) = filled {
+                    k.dropped(why);
+                }
+                continue;
             };
-            if got >= pieces.bytes() {
+            let slots = len.div_ceil(BUF_SIZE as usize) as u32;
+            if slots >= n {
+                inbox.skip();
                 k.dropped(Drop::TooLong);
                 continue;
             }
-            let mut left = got as u32;
-            loop {
-                let (slot, len) = (k.slot(at), left.min(BUF_SIZE));
-                left -= len;
-                let idx = k.held(at).swap(NO_BUFFER, Relaxed);
-                let mut flags = if left > 0 { NS_MOREFRAG } else { 0 };
-                if slot.buf_idx.load(Relaxed) != idx {
-                    slot.buf_idx.store(idx, Relaxed);
-                    flags |= NS_BUF_CHANGED;
-                }
-                slot.len.store(len as u16, Relaxed);
-                slot.flags.store(flags, Relaxed);
-                at = next_slot(at, n);
-                if left == 0 {
-                    break;
-                }
+            if distance(at, stop, n) < slots || (0..slots).any(|s| HostRx::room(k, ahead(at, s, n)).is_none()) {
+                break;
             }
+            let Some(parts) = inbox.next() else { break };
+            at = HostRx::place(k, at, parts);
             packets += 1;
-            bytes += got;
+            bytes += len as u64;
         }
         k.set_hwtail(at);
         if packets > 0 {
             k.count(packets, bytes);
+        }
+    }
+
+    /// Writes a frame into the held buffers of slots from `at` on; returns the slot behind.
+    #[inline]
+    fn place(k: &Kring, mut at: u32, [head, body]: [&[u8]; 2]) -> u32 {
+        let (mut head, mut body) = (head, body);
+        loop {
+            let slot = k.slot(at);
+            let idx = k.held(at).swap(NO_BUFFER, Relaxed);
+            let (mut len, size) = (0, BUF_SIZE as usize);
+            for part in [&mut head, &mut body] {
+                let (now, later) = part.split_at(part.len().min(size - len));
+                if let Some(to) = k.buffer(idx) {
+                    // In the region, as `buffer` says.
+                    let _ = k.region().write(to + len as u64, now);
+                }
+                (*part, len) = (later, len + now.len());
+            }
+            let more = !head.is_empty() || !body.is_empty();
+            let mut flags = if more { NS_MOREFRAG } else { 0 };
+            if slot.buf_idx.load(Relaxed) != idx {
+                slot.buf_idx.store(idx, Relaxed);
+                flags |= NS_BUF_CHANGED;
+            }
+            slot.len.store(len as u16, Relaxed);
+            slot.flags.store(flags, Relaxed);
+            at = next_slot(at, k.num_slots());
+            if !more {
+                return at;
+            }
         }
     }
 }
@@ -293,7 +331,7 @@ impl Carrier for HostRx {
 
     fn probe(&self, k: &Kring) {
         // Whoever may not ask learns of it by the NIC rings, if at all.
-        if self.links.first().is_some_and(|link| bpf::tcx_target(link.as_raw_fd()) == Ok(0)) {
+        if self.links.first().is_some_and(|link| bpf::link_interface(link.as_raw_fd()) == Ok(0)) {
             k.state().stopped.store(1, Relaxed);
         }
     }
@@ -390,31 +428,19 @@ fn exchange(from: &SlotView, to: &SlotView) {
 /// A NIC receive ring whose released packets go to the stack where the program marked them.
 pub struct ForwardUp {
     inner: Box<dyn Carrier>,
-    tap: Arc<Fd>,
+    up: Uplink,
 }
 
 impl ForwardUp {
     /// Adds forwarding to `inner`.
     pub fn new(inner: Box<dyn Carrier>, tap: Arc<Fd>) -> ForwardUp {
-        ForwardUp { inner, tap }
+        ForwardUp { inner, up: Uplink::new(tap) }
     }
 
     #[cold]
     fn forward(&self, k: &Kring) {
-        let (head, mut i) = (k.rhead(), k.hwcur());
-        while i != head {
-            let (slots, _) = chain(k, i, head);
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
-                match frame(k, i, slots) {
-                    Ok(pieces) => {
-                        // Counted; a TAP that is gone is its own rings' business.
-                        let _ = inject(k, &self.tap, &pieces);
-                    }
-                    Err(why) => k.dropped(why),
-                }
-            }
-            i = ahead(i, slots, k.num_slots());
-        }
+        // What the stack refuses is counted, and what is no buffer is seen when the slots are released.
+        let _ = self.up.send(k, |slot| slot.flags.load(Relaxed) & NS_FORWARD != 0);
     }
 }
 
@@ -433,6 +459,10 @@ impl Carrier for ForwardUp {
 
     fn stalled(&self) -> bool {
         self.inner.stalled()
+    }
+
+    fn resting(&self) -> bool {
+        self.inner.resting()
     }
 
     fn socket(&self) -> Option<RawFd> {

@@ -5,6 +5,7 @@
 //! through the trait. A port does not know which process runs it, and never allocates, logs or waits in a sync.
 
 pub mod host;
+pub mod lane;
 pub mod monitor;
 pub mod nic;
 pub mod null;
@@ -26,6 +27,11 @@ pub trait Carrier: Send + Sync {
     /// The descriptor whose edges tell that a sync may find more, and the events to watch it for.
     fn signal(&self) -> Option<(RawFd, i32)>;
 
+    /// Whether the signal is an eventfd that nobody reads: its edges count, its level says nothing.
+    fn bell(&self) -> bool {
+        false
+    }
+
     /// Whether the level of the signal says as much as its edges: it is false by now unless a sync would move something.
     fn level(&self, _ring: &Kring) -> bool {
         false
@@ -33,6 +39,11 @@ pub trait Carrier: Send + Sync {
 
     /// Whether handed-over packets wait for another kick, without an edge that would tell when.
     fn stalled(&self) -> bool {
+        false
+    }
+
+    /// Whether what is stalled waits for a link that is down: there is no use in trying often.
+    fn resting(&self) -> bool {
         false
     }
 
@@ -49,6 +60,9 @@ pub trait Carrier: Send + Sync {
 
     /// Who synced the ring before died in the middle of it: makes the private state true again. The lock is held.
     fn repair(&self, _ring: &Kring) {}
+
+    /// The engine that granted the ring is dead: clears what its threads may have left in the middle of. `client` does so.
+    fn bury_engine(&self, _ring: &Kring, _client: u32) {}
 
     /// Finds out whether what carries the ring is gone, and marks the ring stopped if so. Called now and then by sleepers.
     fn probe(&self, _ring: &Kring) {}

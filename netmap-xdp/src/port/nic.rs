@@ -11,7 +11,7 @@ use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
 use crate::index::next_slot;
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
 use crate::shm::BUF_SIZE;
-use crate::sync::Ordering::*;
+use crate::sync::{AtomicBool, Ordering::*};
 use crate::sys::xdp;
 use crate::sys::{Errno, Fd};
 use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxPlan};
@@ -41,6 +41,8 @@ pub struct NicTx {
     tx: Tx,
     completion: Completion,
     plan: NicPlan,
+    /// The last kick found the interface down.
+    down: AtomicBool,
     // After the rings: a mapping counts as a reference to the socket, so it goes first.
     socket: Arc<Fd>,
 }
@@ -58,12 +60,12 @@ impl NicTx {
     /// Maps transmit and completion ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicTx, QueueError> {
         let completion = Completion::map(&*socket, xdp::Which::Completion, plan.tx_size)?;
-        Ok(NicTx { tx: Tx::map(&*socket, plan.tx_size)?, completion, plan, socket })
+        Ok(NicTx::over(Tx::map(&*socket, plan.tx_size)?, completion, plan, socket))
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(tx: Tx, completion: Completion, plan: NicPlan, socket: Arc<Fd>) -> NicTx {
-        NicTx { tx, completion, plan, socket }
+        NicTx { tx, completion, plan, down: AtomicBool::new(false), socket }
     }
 
     /// Takes completions and lets `hwtail` follow.
@@ -219,6 +221,9 @@ impl NicTx {
         while at != end && self.tx.0.needs_wakeup() {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
+            if self.down.load(Relaxed) != (answer == Err(Errno(libc::ENETDOWN))) {
+                self.down.store(!self.down.load(Relaxed), Relaxed);
+            }
             let again = match answer {
                 Ok(()) => true,
                 // A frame was refused (EBUSY), or memory or room is short for the moment: the rest is still queued.
@@ -269,6 +274,10 @@ impl Carrier for NicTx {
 
     fn stalled(&self) -> bool {
         self.tx.0.waiting() != 0
+    }
+
+    fn resting(&self) -> bool {
+        self.down.load(Relaxed)
     }
 
     fn socket(&self) -> Option<RawFd> {

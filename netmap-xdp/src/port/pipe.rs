@@ -12,7 +12,7 @@
 
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
-use crate::index::{next_slot, prev_slot};
+use crate::index::prev_slot;
 use crate::ring::{Dir, Drop, Kring};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
@@ -44,31 +44,83 @@ impl PipeRx {
     }
 }
 
-/// Copies slot `i` of `from` to `to`; the program may have written anything into it. A bad index is replaced by the one that
-/// the program was given.
+/// How far slots were passed on.
+struct Passed {
+    /// The first that was not.
+    at: u32,
+    /// The one after the last complete packet, if there was one.
+    complete: Option<u32>,
+    packets: u64,
+    bytes: u64,
+    result: Result<(), BadSlot>,
+}
+
+/// Passes slots `[first, end)` of `from` on to `to`; the program may have written anything into them. A bad index is replaced
+/// by the one that the program was given.
 #[inline]
-fn pass(from: &Kring, to: &Kring, i: u32) -> Result<(u16, u32), BadSlot> {
-    let (source, target) = (from.slot(i), to.slot(i));
-    let idx = source.buf_idx.load(Relaxed);
-    if !from.is_buffer(idx) {
-        source.buf_idx.store(from.held(i).load(Relaxed), Relaxed);
-        from.dropped(Drop::BadBuffer);
-        return Err(BadSlot);
+fn pass(from: &Kring, to: &Kring, first: u32, end: u32) -> Passed {
+    let mut p = Passed { at: first, complete: None, packets: 0, bytes: 0, result: Ok(()) };
+    if first > end {
+        run(from, to, from.num_slots(), &mut p);
+        if p.at == from.num_slots() {
+            p.at = 0;
+            p.complete = p.complete.map(|c| if c == from.num_slots() { 0 } else { c });
+        }
     }
-    let (flags, offset, wanted) = (source.flags.load(Relaxed), from.offset(source), to.offset(target));
-    let len = source.len.load(Relaxed).min((BUF_SIZE - offset) as u16);
-    target.buf_idx.store(idx, Relaxed);
-    target.len.store(len, Relaxed);
-    target.flags.store(flags, Relaxed);
-    target.ptr.store(source.ptr.load(Relaxed), Relaxed);
-    if wanted > offset && from.dir() == Dir::Tx {
-        make_room(to, i, idx, offset, wanted);
+    if p.result.is_ok() && p.at < end {
+        run(from, to, end, &mut p);
     }
-    to.held(i).store(idx, Relaxed);
-    if flags & NS_BUF_CHANGED != 0 {
-        source.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+    p
+}
+
+/// The same for slots `[p.at, end)`, which lie side by side.
+#[inline]
+fn run(from: &Kring, to: &Kring, end: u32, p: &mut Passed) {
+    let range = p.at as usize..end as usize;
+    let all = (from.slots().get(range.clone()), to.slots().get(range.clone()), to.all_held().get(range));
+    let (Some(sources), Some(targets), Some(held)) = all else {
+        p.result = Err(BadSlot);
+        return;
+    };
+    let offsets = from.has_offsets() || to.has_offsets();
+    for ((source, target), held) in sources.iter().zip(targets).zip(held) {
+        let idx = source.buf_idx.load(Relaxed);
+        if !from.is_buffer(idx) {
+            source.buf_idx.store(from.held(p.at).load(Relaxed), Relaxed);
+            from.dropped(Drop::BadBuffer);
+            p.result = Err(BadSlot);
+            return;
+        }
+        let (flags, ptr) = (source.flags.load(Relaxed), source.ptr.load(Relaxed));
+        let offset = if offsets { from.offset(source) } else { 0 };
+        let wanted = if offsets { to.offset(target) } else { 0 };
+        let len = source.len.load(Relaxed).min((BUF_SIZE - offset) as u16);
+        // What is there already is not written again: the line stays with both ends, and nothing travels but the tail.
+        let same = target.buf_idx.load(Relaxed) == idx
+            && target.len.load(Relaxed) == len
+            && target.flags.load(Relaxed) == flags
+            && target.ptr.load(Relaxed) == ptr
+            && held.load(Relaxed) == idx;
+        if !same {
+            target.buf_idx.store(idx, Relaxed);
+            target.len.store(len, Relaxed);
+            target.flags.store(flags, Relaxed);
+            target.ptr.store(ptr, Relaxed);
+            held.store(idx, Relaxed);
+        }
+        if wanted > offset && from.dir() == Dir::Tx {
+            make_room(to, p.at, idx, offset, wanted);
+        }
+        if flags & NS_BUF_CHANGED != 0 {
+            source.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+        }
+        p.at += 1;
+        p.bytes += u64::from(len);
+        if flags & NS_MOREFRAG == 0 {
+            p.packets += 1;
+            p.complete = Some(p.at);
+        }
     }
-    Ok((flags, u32::from(len)))
 }
 
 /// The receiver wants its packets further into the buffer than the sender put this one: it moves, if there is room.
@@ -104,31 +156,13 @@ impl Carrier for PipeTx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         adopt(k);
-        let (head, n) = (k.rhead(), k.num_slots());
-        let (mut i, mut complete, mut result) = (k.hwcur(), None, Ok(()));
-        let (mut packets, mut bytes) = (0, 0);
-        while i != head {
-            match pass(k, &self.peer, i) {
-                Ok((flags, len)) => {
-                    i = next_slot(i, n);
-                    bytes += u64::from(len);
-                    if flags & NS_MOREFRAG == 0 {
-                        complete = Some(i);
-                        packets += 1;
-                    }
-                }
-                Err(bad) => {
-                    result = Err(bad);
-                    break;
-                }
-            }
-        }
-        k.set_hwcur(i);
-        if let Some(tail) = complete {
-            k.count(packets, bytes);
+        let passed = pass(k, &self.peer, k.hwcur(), k.rhead());
+        k.set_hwcur(passed.at);
+        if let Some(tail) = passed.complete {
+            k.count(passed.packets, passed.bytes);
             publish(&self.peer, &self.wake, tail);
         }
-        result
+        passed.result
     }
 
     fn signal(&self) -> Option<(RawFd, i32)> {
@@ -144,28 +178,14 @@ impl Carrier for PipeRx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         adopt(k);
-        let (head, n) = (k.rhead(), k.num_slots());
-        let (first, mut i, mut result) = (k.hwcur(), k.hwcur(), Ok(()));
-        let (mut packets, mut bytes) = (0, 0);
-        while i != head {
-            match pass(k, &self.peer, i) {
-                Ok((flags, len)) => {
-                    i = next_slot(i, n);
-                    packets += u64::from(flags & NS_MOREFRAG == 0);
-                    bytes += u64::from(len);
-                }
-                Err(bad) => {
-                    result = Err(bad);
-                    break;
-                }
-            }
+        let first = k.hwcur();
+        let passed = pass(k, &self.peer, first, k.rhead());
+        if passed.at != first {
+            k.set_hwcur(passed.at);
+            k.count(passed.packets, passed.bytes);
+            publish(&self.peer, &self.wake, prev_slot(passed.at, k.num_slots()));
         }
-        if i != first {
-            k.set_hwcur(i);
-            k.count(packets, bytes);
-            publish(&self.peer, &self.wake, prev_slot(i, n));
-        }
-        result
+        passed.result
     }
 
     fn signal(&self) -> Option<(RawFd, i32)> {

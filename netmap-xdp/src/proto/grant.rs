@@ -13,7 +13,7 @@ use crate::xsk::Geometry;
 use std::sync::Arc;
 
 wire_struct! {
-    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link }
+    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited }
     TapsGrant { number, taps }
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }
@@ -30,7 +30,7 @@ wire_struct! {
 wire_enum! {
     CarrierGrant {
         0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
-        3 => Host { tap, frame, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
+        3 => Host { tap, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
     TapKind { 0 => Copy, 1 => Exchange, 2 => Chain }
     Dir { 0 => Tx, 1 => Rx }

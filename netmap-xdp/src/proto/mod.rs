@@ -7,6 +7,7 @@
 //! Register(token, namespace)  -> Granted: the grant with its descriptors
 //! Attach(token)               -> Granted, Unbound or Unknown: for a descriptor that came from another process
 //! Release(token)              -> Done: the binding is undone, the descriptor stays
+//! Mapped(token)               -> Done: a granted NIC port whose rings were to be mapped first begins to work
 //! Taps(token, ring)           -> Taps: the monitors of one of its rings
 //! ValePeer(switch, port)      -> ValePeer: what a sender needs to fill the rings of a port of a switch
 //! Steer(token, rules)         -> Done: which frames of its NIC netmap gets, from now on
@@ -59,6 +60,8 @@ pub enum ToEngine {
     Steer(Steer),
     /// How are the rings of this port of a switch filled?
     ValePeer(PeerAsked),
+    /// What was granted is mapped.
+    Mapped(Arc<Fd>),
 }
 
 /// A ring of a bound descriptor.
@@ -168,7 +171,7 @@ wire_struct! {
 wire_enum! {
     ToEngine {
         1 => Hello(name), 2 => Open, 3 => Register(r), 4 => Attach(token), 5 => Release(token), 6 => Ask(r),
-        7 => Taps(r), 8 => ValePeer(r), 9 => Steer(r),
+        7 => Taps(r), 8 => ValePeer(r), 9 => Mapped(token), 10 => Steer(r),
     }
     FromEngine {
         0 => Failed(f), 1 => Welcome(w), 2 => Opened(fd), 3 => Granted(g), 4 => Unbound, 5 => Unknown, 6 => Answer(r),

@@ -70,7 +70,20 @@ fn grant(queues: u16) -> Grant {
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
     let (region, private, link) = (file(), file(), Some(file()));
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
-    Grant { id: GrantId(99), reply, region, extmem: None, private, private_size: 8192, tx, rx, name, mode, link }
+    Grant {
+        id: GrantId(99),
+        reply,
+        region,
+        extmem: None,
+        private,
+        private_size: 8192,
+        tx,
+        rx,
+        name,
+        mode,
+        link,
+        awaited: true,
+    }
 }
 
 /// A grant of software rings.

@@ -10,9 +10,8 @@
 
 use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
 use super::layout::{KringState, REASONS, RingHeader, SlotView};
-use crate::abi::NETMAP_FIRST_BUF;
 use crate::index::{distance, next_slot, prev_slot};
-use crate::shm::{BUF_SIZE, Memory, OutOfRange, Ref, Slice};
+use crate::shm::{BUF_SIZE, Memory, OutOfRange, Packets, Ref, Slice};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use std::mem::size_of;
 use std::sync::Arc;
@@ -104,6 +103,7 @@ pub struct Kring {
     slots: Slice<SlotView>,
     state: Ref<KringState>,
     held: Slice<AtomicU32>,
+    packets: Packets,
     place: RingPlace,
 }
 
@@ -131,6 +131,7 @@ impl Kring {
             slots: region.slice(place.offset + size_of::<RingHeader>() as u64, n)?,
             state: private.object(kplace.offset)?,
             held: private.slice(kplace.offset + size_of::<KringState>() as u64, n)?,
+            packets: Packets::at(region, place.buffers_at, place.buffers)?,
             place,
         })
     }
@@ -222,6 +223,24 @@ impl Kring {
         &self.held[i as usize]
     }
 
+    /// All slots.
+    #[inline]
+    pub fn slots(&self) -> &[SlotView] {
+        &self.slots
+    }
+
+    /// What the kernel's side holds, slot by slot.
+    #[inline]
+    pub fn all_held(&self) -> &[AtomicU32] {
+        &self.held
+    }
+
+    /// The buffers of the region.
+    #[inline]
+    pub fn packets(&self) -> &Packets {
+        &self.packets
+    }
+
     /// Offset of a buffer in the region, if there is such a buffer.
     #[inline]
     pub fn buffer(&self, idx: u32) -> Option<u64> {
@@ -261,7 +280,7 @@ impl Kring {
     /// Whether `idx` names a buffer that may be given out.
     #[inline]
     pub fn is_buffer(&self, idx: u32) -> bool {
-        (NETMAP_FIRST_BUF..self.place.buffers).contains(&idx)
+        self.packets.has(idx)
     }
 
     /// Takes the lock for `client` (not 0) unless somebody has it.

@@ -114,16 +114,17 @@ shared_struct! {
         _pad1: [AtomicU32; 10],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
+        _pad3: [AtomicU32; 15],
+        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken. A line of its own with what else the other
+        /// side alone writes, for the owner of the ring looks at `peer_tail` all the time.
+        pub sleeping: AtomicU32,
         /// Monitors: 0, or the client that writes to this ring.
         pub tap_lock: AtomicU32,
         /// VALE receive rings: 0, or the client that reserves or publishes slots now.
         pub producer: AtomicU32,
         /// VALE receive rings: the next slot to be reserved by a sender.
         pub lease: AtomicU32,
-        _pad3: [AtomicU32; 12],
-        /// Software ports: not 0 if somebody sleeps on this ring and is to be woken.
-        pub sleeping: AtomicU32,
-        _pad4: [AtomicU32; 15],
+        _pad4: [AtomicU32; 12],
         /// Packets that crossed the ring.
         pub packets: AtomicU64,
         /// Their bytes.

@@ -1,16 +1,13 @@
 //! Views of shared mappings.
 
 use crate::sync::{AtomicI64, AtomicU16, AtomicU32, AtomicU64};
-use crate::sys::{self, Errno, Map};
+use crate::sys::{Errno, Map};
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// Most pieces of one [`Memory::write_to`].
-const PIECES: usize = 32;
 
 /// A type that may lie in memory that others write at any time.
 ///
@@ -106,7 +103,7 @@ impl Memory {
     }
 
     #[inline]
-    fn locate<T>(&self, offset: u64, count: usize) -> Result<NonNull<T>, OutOfRange> {
+    pub(super) fn locate<T>(&self, offset: u64, count: usize) -> Result<NonNull<T>, OutOfRange> {
         let bytes = size_of::<T>() as u64 * count as u64;
         let bad = OutOfRange { offset, len: bytes, size: self.map.len() as u64 };
         let end = offset.checked_add(bytes).ok_or(bad)?;
@@ -147,47 +144,6 @@ impl Memory {
         Ok(())
     }
 
-    /// `writev` of pieces of the mapping, `(offset, length)`, at most 32 of them: on a TAP device, one frame.
-    pub fn write_to(&self, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        self.vector(libc::SYS_writev, fd, pieces)
-    }
-
-    /// `readv` into pieces of the mapping, as [`Memory::write_to`].
-    pub fn read_from(&self, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        self.vector(libc::SYS_readv, fd, pieces)
-    }
-
-    #[inline]
-    fn vector(&self, call: libc::c_long, fd: RawFd, pieces: &[(u64, usize)]) -> Result<usize, Errno> {
-        let mut vector = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
-        if pieces.len() > PIECES {
-            return Err(Errno(libc::EINVAL));
-        }
-        for (to, &(offset, len)) in vector.iter_mut().zip(pieces) {
-            let at = self.locate::<u8>(offset, len).map_err(|_| Errno(libc::EFAULT))?;
-            *to = libc::iovec { iov_base: at.as_ptr().cast(), iov_len: len };
-        }
-        // SAFETY: every piece lies in the mapping, which stays for the call, and which the kernel may write as any other
-        // process may.
-        unsafe { sys::syscall(call, [fd as usize, vector.as_ptr() as usize, pieces.len(), 0, 0, 0]) }
-    }
-
-    /// Copies `lines` times 64 bytes to another mapping, or elsewhere in this one.
-    #[inline]
-    pub fn copy_lines(&self, from: u64, to: &Memory, at: u64, lines: usize) -> Result<(), OutOfRange> {
-        let (mut from, mut at) =
-            (self.locate::<[u8; 64]>(from, lines)?.as_ptr(), to.locate::<[u8; 64]>(at, lines)?.as_ptr());
-        for _ in 0..lines {
-            // SAFETY: both ranges lie in their mappings; a line is read before it is written, so they may overlap.
-            unsafe {
-                at.write(from.read());
-                from = from.add(1);
-                at = at.add(1);
-            }
-        }
-        Ok(())
-    }
-
     /// Copies bytes to another mapping, or elsewhere in this one.
     #[inline]
     pub fn copy(&self, from: u64, to: &Memory, at: u64, len: usize) -> Result<(), OutOfRange> {
@@ -195,18 +151,6 @@ impl Memory {
         // SAFETY: both ranges lie in their mappings; they may overlap.
         unsafe { std::ptr::copy(from.as_ptr(), at.as_ptr(), len) };
         Ok(())
-    }
-
-    /// Asks for the cache line at `offset`; nothing happens if it lies outside.
-    #[inline]
-    pub fn prefetch(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Ok(at) = self.locate::<u8>(offset, 1) {
-            // SAFETY: a hint, for an address in the mapping.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 
     /// Moves bytes within the mapping; the ranges may overlap.

@@ -11,8 +11,10 @@ mod arena;
 mod buffers;
 mod layout;
 mod memory;
+mod packets;
 
 pub use arena::Arena;
 pub use buffers::{BufPool, FreeError};
 pub use layout::{BUF_SIZE, FRAME_SHIFT, Layout};
 pub use memory::{Memory, OutOfRange, Ref, Shared, Slice, declare_shared, shared_struct};
+pub use packets::Packets;

@@ -3,7 +3,7 @@
 //! | variable | values | meaning |
 //! |---|---|---|
 //! | `NETMAP_XDP_LOG` | `off` `error` `warn` `info` `debug` | what goes to standard error; default `info` |
-//! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers; `netmapd`, never started; the process itself |
+//! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers (default); `netmapd`, never started; the process itself |
 //! | `NETMAP_XDP_SOCKET` | path | where netmapd listens; default `/run/netmap-xdp/netmapd.sock`, and for a user whom that one does not admit, `netmap-xdp/netmapd.sock` in `XDG_RUNTIME_DIR` |
 //! | `NETMAP_XDP_DAEMON` | path | the netmapd to start; default: beside the library or the program, then in `PATH` |
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
@@ -14,13 +14,14 @@
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
 //! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+//! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
 use super::privileged_by_file;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
-pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Embedded;
+pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Auto;
 
 /// Who plays the kernel's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Settings {
     pub slots: u32,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
+    /// Sockets are bound after the client has mapped them on every kernel.
+    pub late: bool,
     /// Who plays the kernel's part.
     pub engine: EngineChoice,
     /// Where netmapd listens, if that was said.
@@ -159,6 +162,14 @@ impl Settings {
                 None
             }
         };
+        let late = match get("NETMAP_XDP_BIND").as_deref() {
+            None | Some("" | "auto") => false,
+            Some("late") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_BIND", v, "auto or late");
+                false
+            }
+        };
         let engine = match get("NETMAP_XDP_ENGINE").as_deref() {
             None | Some("") => DEFAULT_ENGINE,
             Some("auto") => EngineChoice::Auto,
@@ -212,6 +223,7 @@ impl Settings {
             buffers,
             slots,
             aligned,
+            late,
             engine,
             socket,
             daemon,
@@ -267,6 +279,7 @@ mod tests {
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
+            ("NETMAP_XDP_BIND", "never"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),

@@ -1,5 +1,8 @@
 //! TAP devices: an interface whose other end is a file descriptor. It exists while any of its descriptors is open, in any
 //! process, and vanishes with the last one. Source: `drivers/net/tun.c`, `include/uapi/linux/if_tun.h`.
+//!
+//! Each frame that is read or written has a `virtio_net_hdr` before it, by which many segments of a TCP connection cross in
+//! one call, and leave their checksums to the other side.
 
 use super::{Errno, Error, Fd, retry, syscall};
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,6 +12,12 @@ const IFF_MULTI_QUEUE: libc::c_short = 0x0100;
 const IFF_ATTACH_QUEUE: libc::c_short = 0x0200;
 const IFF_DETACH_QUEUE: libc::c_short = 0x0400;
 const IFF_NO_PI: libc::c_short = 0x1000;
+const IFF_VNET_HDR: libc::c_short = 0x4000;
+/// Checksums; TCP segmentation of both families, also with ECN.
+const TUN_F_CSUM: usize = 1;
+const TUN_F_TSO4: usize = 2;
+const TUN_F_TSO6: usize = 4;
+const TUN_F_TSO_ECN: usize = 8;
 
 /// An `ifreq` for the interface called `name`.
 fn request(name: &str) -> libc::ifreq {
@@ -30,8 +39,8 @@ unsafe fn ioctl(fd: RawFd, call: u64, request: &mut libc::ifreq) -> Result<(), E
 /// One queue of a TAP device.
 ///
 /// `pattern` is a name, or one with `%d` for a number that the kernel chooses; the answer holds the real name. With
-/// `several`, the same name again makes further queues. The descriptor does not block, and carries bare Ethernet frames of
-/// real checksums and at most the size of the MTU: nothing is left to an offload.
+/// `several`, the same name again makes further queues. The descriptor does not block; whoever reads it computes checksums
+/// and cuts TCP segments.
 pub fn open(pattern: &str, several: bool) -> Result<(Fd, String), Error> {
     let path = c"/dev/net/tun";
     let flags = (libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK) as usize;
@@ -42,16 +51,31 @@ pub fn open(pattern: &str, several: bool) -> Result<(Fd, String), Error> {
     };
     let fd = fd.map_err(|e| Error::new("open", "/dev/net/tun", e))?;
     let mut ifr = request(pattern);
-    ifr.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | if several { IFF_MULTI_QUEUE } else { 0 };
+    ifr.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | if several { IFF_MULTI_QUEUE } else { 0 };
     // SAFETY: TUNSETIFF reads name and flags and writes the name; TUNSETOFFLOAD takes an integer.
     unsafe {
         ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &mut ifr)
             .map_err(|e| Error::new("TUNSETIFF", pattern.to_string(), e))?;
-        syscall(libc::SYS_ioctl, [fd.as_raw_fd() as usize, libc::TUNSETOFFLOAD as usize, 0, 0, 0, 0])
+        let offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+        syscall(libc::SYS_ioctl, [fd.as_raw_fd() as usize, libc::TUNSETOFFLOAD as usize, offloads, 0, 0, 0])
             .map_err(|e| Error::new("TUNSETOFFLOAD", pattern.to_string(), e))?;
     }
     let name: Vec<u8> = ifr.ifr_name.iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
     Ok((fd, String::from_utf8_lossy(&name).into_owned()))
+}
+
+/// Reads one frame with its header. `EAGAIN`: there is none; `EBADFD`: the device is gone.
+#[inline]
+pub fn read(fd: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the buffer is alive for the call, and the length is its own.
+    retry(|| unsafe { syscall(libc::SYS_read, [fd as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) })
+}
+
+/// Writes one frame with its header.
+#[inline]
+pub fn write(fd: RawFd, from: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: as in `read`.
+    retry(|| unsafe { syscall(libc::SYS_write, [fd as usize, from.as_ptr() as usize, from.len(), 0, 0, 0]) })
 }
 
 /// Whether the device spreads packets to this queue, one of several; frames can be written all the same.

@@ -17,6 +17,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 pub(super) struct AyaLoader;
 
 impl Loader for AyaLoader {
+    fn name(&self) -> &'static str {
+        "aya"
+    }
+
     fn load(&self, queues: u32) -> Result<Box<dyn Program>, Error> {
         load_either(queues, load)
     }

@@ -206,6 +206,11 @@ impl HostLink {
         self.out.iter().chain([&self.inward, &self.guard]).filter_map(Hook::link).cloned().collect()
     }
 
+    /// Whether somebody took one of the programs off, or an interface is gone.
+    pub fn lost(&self) -> bool {
+        self.links().iter().any(|link| bpf::link_interface(link.as_raw_fd()) == Ok(0))
+    }
+
     /// How injected frames begin, if the NIC's XDP program sees them.
     pub fn head(&self) -> Option<[u8; 14]> {
         self.head

@@ -6,7 +6,7 @@
 //! waiting are the engine's.
 
 use super::steering::Steering;
-use crate::sys::netdev::XdpAttached;
+use crate::sys::netdev::{XdpAttached, bpf};
 use crate::sys::{Errno, Error};
 use std::fmt;
 use std::os::fd::RawFd;
@@ -20,6 +20,9 @@ pub fn embedded() -> &'static dyn Loader {
 
 /// Makes programs.
 pub trait Loader: Send + Sync {
+    /// Its name in settings.
+    fn name(&self) -> &'static str;
+
     /// Loads the redirect program with room for `queues` queues (at least 1), attached to nothing.
     ///
     /// `EPERM`: the error names what is missing. `EINVAL`: no queues.
@@ -70,6 +73,11 @@ pub trait Program: Send {
 
     /// Its id, as `bpftool prog` shows it.
     fn id(&self) -> u32;
+
+    /// Whether it was attached and is not any more: somebody detached the link, or the interface is gone.
+    fn lost(&self) -> bool {
+        self.link_fd().is_some_and(|link| bpf::link_interface(link) == Ok(0))
+    }
 }
 
 /// Where to put a program.

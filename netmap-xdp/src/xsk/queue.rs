@@ -28,6 +28,12 @@ pub enum QueueError {
     /// The kernel's offsets leave the mapping.
     #[error("offsets of an AF_XDP ring: {0}")]
     Offsets(#[from] OutOfRange),
+    /// The socket is bound, and the kernel is older than 6.4.
+    #[error(
+        "another program has bound this queue, and Linux before 6.4 lets only the first one map its rings: bind it once, or \
+         run a newer kernel"
+    )]
+    Taken,
     /// More entries than the ring has.
     #[error("an AF_XDP ring holds more entries than it has room for: its memory was overwritten")]
     Corrupt,
@@ -58,8 +64,10 @@ impl<T: Shared> Queue<T> {
     pub fn map(fd: &impl AsRawFd, which: Which, size: u32) -> Result<Queue<T>, QueueError> {
         let at = xdp::ring_offsets(fd.as_raw_fd(), which)?;
         let len = at.entries as usize + size as usize * which.entry();
-        let memory = Memory::map(fd, len, which.page_offset(), true)
-            .map_err(|e| crate::sys::Error::new("mmap of an AF_XDP ring", format!("{which:?}"), e))?;
+        let memory = Memory::map(fd, len, which.page_offset(), true).map_err(|e| match e.0 {
+            libc::EBUSY => QueueError::Taken,
+            _ => crate::sys::Error::new("mmap of an AF_XDP ring", format!("{which:?}"), e).into(),
+        })?;
         Queue::at(&memory, at, size)
     }
 

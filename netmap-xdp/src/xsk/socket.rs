@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::Geometry;
+use super::{Fill, Geometry, QueueError};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode};
@@ -94,8 +94,17 @@ impl Socket {
     /// Makes and binds a socket. `sibling` is a bound socket of the same UMEM, if there is one. An interface that is down
     /// yields an unbound socket, whose rings can be mapped already; see [`Socket::bind`].
     pub fn open(umem: &Umem, plan: SocketPlan, sibling: Option<RawFd>) -> Result<Socket, BindError> {
+        let mut socket = Socket::unbound(umem, plan, sibling.is_none())?;
+        match socket.bind(sibling) {
+            Ok(()) | Err(BindError::Down) => Ok(socket),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a socket that is yet to be bound; with a registration of its own it can be in an XSKMAP before.
+    pub fn unbound(umem: &Umem, plan: SocketPlan, register: bool) -> Result<Socket, BindError> {
         let fd = xdp::socket()?;
-        if sibling.is_none() {
+        if register {
             umem.register(&fd)?;
         }
         for (which, size) in [
@@ -108,11 +117,12 @@ impl Socket {
         }
         // Fewer system calls for the same work where the kernel knows the option; nothing is lost where it does not.
         let _ = xdp::set_tx_budget(&fd, plan.tx_size.max(32));
-        let mut socket = Socket { fd, plan, bound: false, sg: false, _umem: umem.clone() };
-        match socket.bind(sibling) {
-            Ok(()) | Err(BindError::Down) => Ok(socket),
-            Err(e) => Err(e),
-        }
+        Ok(Socket { fd, plan, bound: false, sg: false, _umem: umem.clone() })
+    }
+
+    /// Whether its rings can be mapped now. Before Linux 6.4 they cannot once it is bound (`xsk_mmap`).
+    pub fn mappable(&self) -> bool {
+        !matches!(Fill::map(self, Which::Fill, self.plan.rx_size), Err(QueueError::Taken))
     }
 
     /// Binds a socket that is not bound yet; on one that is, nothing happens.

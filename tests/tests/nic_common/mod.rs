@@ -17,6 +17,12 @@ pub const SOON: Duration = Duration::from_secs(5);
 const WINDOW: usize = 48;
 const MARK: &str = "NMX_ALONE";
 const ALONE_LIMIT: Duration = Duration::from_secs(30);
+const SOAK_LIMIT: Duration = Duration::from_secs(3600);
+
+/// How much of everything a long run asks for, by `NMX_SOAK`; none in the usual one.
+pub fn soak() -> Option<u64> {
+    std::env::var("NMX_SOAK").ok()?.parse().ok()
+}
 
 /// Goes on in a process of the test's own, as root, with the given environment: `alone!("NETMAP_XDP_MODE" = "generic")`.
 #[macro_export]
@@ -43,7 +49,9 @@ pub fn is_alone(here: &str, env: &[(&str, &str)]) -> bool {
     for (variable, value) in env {
         child = child.env(variable, value);
     }
-    let done = child.timeout(ALONE_LIMIT).run().expect_success();
+    let limit = if soak().is_some() { SOAK_LIMIT } else { ALONE_LIMIT };
+    let done = child.timeout(limit).run().expect_success();
+    print!("{}", done.stdout);
     assert!(done.stdout.contains("1 passed"), "the test did not find itself\n{done}");
     false
 }
@@ -201,13 +209,15 @@ pub fn assert_ping(from: &End, address: &str) {
 #[track_caller]
 pub fn transfer(from: &End, to: &End, count: u64, lengths: &str, send_env: &[(&str, &str)], recv_env: &[(&str, &str)]) {
     let with = |cmd: Cmd, env: &[(&str, &str)]| env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
-    let receive = to.command(c_program("nm-recv")).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
-    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "4"]).spawn();
+    // Compiled before the receiver counts the seconds in which nothing comes: on a busy machine that takes some.
+    let [sender, receiver] = ["nm-send", "nm-recv"].map(c_program);
+    let receive = to.command(receiver).preload().args(["-i", &format!("netmap:{}", to.dev), "-V"]);
+    let mut receiver = with(receive, recv_env).args(["-n", &count.to_string(), "-t", "10"]).spawn();
     receiver.wait_for("ready", SOON);
-    let send = from.command(c_program("nm-send")).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
+    let send = from.command(sender).preload().args(["-i", &format!("netmap:{}", from.dev), "-V"]);
     let rate = ["-R", "10000", "-l", lengths, "-n", &count.to_string()];
     with(send, send_env).args(rate).timeout(Duration::from_secs(20)).run().expect_success();
-    let got = receiver.wait(Duration::from_secs(20)).expect_success();
+    let got = receiver.wait(Duration::from_secs(30)).expect_success();
     assert_eq!(
         (got.field("received"), got.field("lost"), got.field("corrupt")),
         (Some(count), Some(0), Some(0)),

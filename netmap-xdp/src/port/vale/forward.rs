@@ -1,15 +1,20 @@
 //! Forwarding: a batch of the sender's slots, sorted by destination ring, each destination served once.
 //!
+//! A batch is walked twice: `gather` reads slots and headers and finds destinations, `fill` copies. Nearly every packet is
+//! one slot with nothing special about it, and takes the short way through both; a packet that follows another of the same
+//! addresses costs no look into the switch. Both ask for the lines of later packets in time, for buffers are 2048 bytes
+//! apart, so that few of their first lines fit into the caches that are near.
+//!
 //! The working memory belongs to one transmit ring and lives in the sender's process alone, so what is in it is true;
 //! everything read from the ring, the switch or a destination is checked where it is used.
 
-use super::switch::{BROADCAST, Head, MAX_PORTS, MAX_RINGS, NOWHERE};
+use super::switch::{BROADCAST, Head, MAX_PORTS, MAX_RINGS, NOWHERE, Switch, addresses};
 use super::{Destination, Directory, Inlet, Seat, lease};
 use crate::abi::{
     NETMAP_MAX_FRAGS, NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_MASK, NS_PORT_SHIFT,
 };
 use crate::index::next_slot;
-use crate::ring::{Drop, Kring};
+use crate::ring::{Drop, Kring, SlotView};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::{OwnProcess, UserMem};
@@ -23,17 +28,17 @@ const NIL: u16 = u16::MAX;
 const RINGS: usize = MAX_RINGS as usize;
 /// The queue of what goes everywhere.
 const FLOOD: usize = MAX_PORTS * RINGS;
-/// Packets shorter than this are copied in whole cache lines.
-const LINES_BELOW: u16 = 1024;
-/// How far ahead buffers are asked for.
-const AHEAD: u32 = 4;
+/// How many packets ahead buffers are asked for: in time for another processor to give them up.
+const AHEAD: usize = 8;
+/// What makes a slot special: it is part of a chain, or its sender says how it is to be switched.
+const SPECIAL: u16 = NS_INDIRECT | NS_MOREFRAG | NS_NO_LEARN | NS_PORT_MASK;
 /// Length of the Ethernet header.
 const ETH: u16 = 14;
 
 /// A slot of the batch.
 #[derive(Clone, Copy, Default)]
 struct Frame {
-    /// Offset of the data in the sender's region; its address in the sender's memory with `NS_INDIRECT`.
+    /// The buffer; with `NS_INDIRECT` the address of the data in the sender's memory.
     at: u64,
     len: u16,
     flags: u16,
@@ -42,6 +47,9 @@ struct Frame {
     /// Slots of the packet that starts here.
     frags: u16,
 }
+
+/// Most slots in a batch.
+const MOST: usize = BATCH + NETMAP_MAX_FRAGS;
 
 /// Packets for one destination ring.
 #[derive(Clone, Copy)]
@@ -62,7 +70,9 @@ struct Mate {
 
 /// Working memory of a transmit ring.
 pub(super) struct Scratch {
-    frames: Vec<Frame>,
+    frames: Box<[Frame; MOST]>,
+    /// How many there are.
+    used: usize,
     queues: Vec<Queue>,
     /// Queues that are not empty, but for that of what goes everywhere.
     waiting: Vec<u16>,
@@ -73,7 +83,8 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new() -> Scratch {
         Scratch {
-            frames: Vec::with_capacity(BATCH + NETMAP_MAX_FRAGS),
+            frames: Box::new([Frame::default(); MOST]),
+            used: 0,
             queues: vec![NOTHING; FLOOD + 1],
             waiting: Vec::with_capacity(FLOOD),
             mates: (0..MAX_PORTS).map(|_| None).collect(),
@@ -86,50 +97,97 @@ impl Scratch {
         let n = k.num_slots();
         let header = seat.switch.port(seat.port).header.load(Relaxed).min(12) as u16;
         let ring = usize::from(k.id()) % RINGS;
-        self.frames.clear();
+        let (slots, buffers) = (k.slots(), k.packets());
+        let mut known = Known::new(seat);
+        self.used = 0;
         let (mut packets, mut bytes) = (0, 0);
-        while i != head && self.frames.len() < BATCH {
-            let first = self.frames.len();
-            let mut whole = true;
-            loop {
-                let mut frame = take(k, i);
+        while i != head && self.used < BATCH {
+            // Cursors of a ring that another process scribbled; nothing is left to be done with it.
+            let Some(slot) = slots.get(i as usize) else { return head };
+            if let Some(later) = slots.get(i as usize + AHEAD) {
+                buffers.prefetch(later.buf_idx.load(Relaxed));
+            }
+            let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
+            if flags & SPECIAL == 0
+                && u32::from(len) <= BUF_SIZE
+                && len >= header + ETH
+                && let Some(bytes_of) = buffers.head(idx, header)
+            {
+                if flags & NS_BUF_CHANGED != 0 {
+                    slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+                }
+                let to = known.destination(&bytes_of, true);
+                let frame = Frame { at: idx.into(), len, flags: 0, next: NIL, frags: 1 };
+                let first = self.used;
+                if let Some(place) = self.frames.get_mut(first) {
+                    *place = frame;
+                    self.used += 1;
+                }
+                self.enqueue(seat, first, to, ring);
+                bytes += u64::from(len);
                 i = next_slot(i, n);
-                let more = frame.flags & NS_MOREFRAG != 0 && i != head;
-                if !more {
-                    // An incomplete chain at the end is sent as far as it goes, as the original does.
-                    frame.flags &= !NS_MOREFRAG;
-                }
-                bytes += u64::from(frame.len);
-                if self.frames.len() - first < NETMAP_MAX_FRAGS {
-                    self.frames.push(frame);
-                } else {
-                    whole = false;
-                }
-                if !more {
-                    break;
-                }
+            } else {
+                let (next, more) = self.gather_any(k, &mut known, i, head, header, ring);
+                bytes += more;
+                i = next;
             }
             packets += 1;
-            if !whole {
-                k.dropped(Drop::BadChain);
-                self.frames.truncate(first);
-                continue;
-            }
-            let to = self.destination(k, seat, first, header);
-            self.enqueue(seat, first, to, ring);
         }
         k.count(packets, bytes);
         i
     }
 
+    /// The same for the one packet at slot `i`, whatever is special about it; returns its bytes too.
+    #[cold]
+    fn gather_any(
+        &mut self,
+        k: &Kring,
+        known: &mut Known<'_>,
+        mut i: u32,
+        head: u32,
+        header: u16,
+        ring: usize,
+    ) -> (u32, u64) {
+        let (n, first) = (k.num_slots(), self.used);
+        let (mut whole, mut bytes) = (true, 0);
+        // No chain is longer than the ring, whatever the cursors say.
+        for _ in 0..n {
+            let mut frame = take(k, i);
+            i = next_slot(i, n);
+            let more = frame.flags & NS_MOREFRAG != 0 && i != head;
+            if !more {
+                // An incomplete chain at the end is sent as far as it goes, as the original does.
+                frame.flags &= !NS_MOREFRAG;
+            }
+            bytes += u64::from(frame.len);
+            match self.frames.get_mut(self.used) {
+                Some(place) if self.used - first < NETMAP_MAX_FRAGS => {
+                    *place = frame;
+                    self.used += 1;
+                }
+                _ => whole = false,
+            }
+            if !more {
+                break;
+            }
+        }
+        if whole {
+            let to = self.destination(k, known, first, header);
+            self.enqueue(known.seat, first, to, ring);
+        } else {
+            k.dropped(Drop::BadChain);
+            self.used = first;
+        }
+        (i, bytes)
+    }
+
     /// The port that the packet at `first` goes to.
-    #[inline]
-    fn destination(&self, k: &Kring, seat: &Seat, first: usize, header: u16) -> u8 {
+    fn destination(&self, k: &Kring, known: &mut Known<'_>, first: usize, header: u16) -> u8 {
         let start = self.frames[first];
         // The Ethernet header follows the virtio-net header, or begins the second fragment.
         let (frame, skip) = if start.len > header {
             (start, header)
-        } else if start.len == header && start.flags & NS_MOREFRAG != 0 && first + 1 < self.frames.len() {
+        } else if start.len == header && start.flags & NS_MOREFRAG != 0 && first + 1 < self.used {
             (self.frames[first + 1], 0)
         } else {
             k.dropped(Drop::TooShort);
@@ -139,16 +197,13 @@ impl Scratch {
             k.dropped(Drop::TooShort);
             return NOWHERE;
         }
-        let mut head: Head = [0; 16];
-        if !read(k, &frame, skip, &mut head) {
+        let Some(head) = read(k, &frame, skip) else {
             k.dropped(Drop::BadBuffer);
             return NOWHERE;
-        }
-        if start.flags & NS_NO_LEARN == 0 {
-            seat.switch.learn(&head, seat.port);
-        }
+        };
+        let to = known.destination(&head, start.flags & NS_NO_LEARN == 0);
         match start.flags >> NS_PORT_SHIFT {
-            0 => seat.switch.lookup(&head),
+            0 => to,
             port => port as u8,
         }
     }
@@ -160,20 +215,22 @@ impl Scratch {
             to if to == seat.port || to > BROADCAST => return,
             to => usize::from(to) * RINGS + ring,
         };
-        let frags = (self.frames.len() - first) as u16;
+        let frags = (self.used - first) as u16;
         let Some(queue) = self.queues.get_mut(q) else { return };
-        self.frames[first].frags = frags;
         if queue.head == NIL {
             queue.head = first as u16;
             if q != FLOOD {
                 self.waiting.push(q as u16);
             }
-        } else {
-            self.frames[usize::from(queue.tail)].next = first as u16;
+        } else if let Some(before) = self.frames.get_mut(usize::from(queue.tail)) {
+            before.next = first as u16;
         }
         queue.tail = first as u16;
         queue.slots += u32::from(frags);
         queue.packets += 1;
+        if frags != 1 {
+            self.frames[first].frags = frags;
+        }
     }
 
     /// Delivers what was gathered.
@@ -212,14 +269,13 @@ impl Scratch {
         }
         // SYNC vale-generation: acquire pairs with the releases in `Switch`: the engine has made what it announced.
         let generation = entry.generation.load(Acquire);
-        let known = self.mates[usize::from(port)].as_ref().is_some_and(|m| m.generation == generation);
-        if !known {
-            self.mates[usize::from(port)] = Some(Mate { generation, to: directory.resolve(seat.id, port, generation) });
+        let known = self.mates[usize::from(port)].take().filter(|m| m.generation == generation);
+        let mate = known.unwrap_or_else(|| Mate { generation, to: directory.resolve(seat.id, port, generation) });
+        if let Some(Some(inlet)) = mate.to.as_ref().and_then(|to| to.rings.get(ring as usize)) {
+            let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
+            self.fill(k, inlet, self.queues[q], flood, headers);
         }
-        let Some(to) = self.mates[usize::from(port)].as_ref().and_then(|m| m.to.clone()) else { return };
-        let Some(Some(inlet)) = to.rings.get(ring as usize) else { return };
-        let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
-        self.fill(k, inlet, self.queues[q], flood, headers);
+        self.mates[usize::from(port)] = Some(mate);
     }
 
     fn fill(&mut self, k: &Kring, inlet: &Inlet, own: Queue, flood: Queue, headers: [u16; 2]) {
@@ -229,8 +285,13 @@ impl Scratch {
         let (want, packets) = (own.slots + flood.slots, own.packets + flood.packets);
         let Some(lease) = lease::reserve(to, want, packets, client) else { return };
         let n = to.num_slots();
+        let (slots, from, into) = (to.slots(), k.packets(), to.packets());
+        let same_headers = headers[0] == headers[1];
         let (mut own, mut flood) = (own.head, flood.head);
         let (mut j, mut used, mut done) = (lease.start, 0, 0);
+        for ahead in slots.iter().skip(lease.start as usize).take(AHEAD.min(lease.slots as usize)) {
+            into.prefetch_to_write(ahead.buf_idx.load(Relaxed));
+        }
         loop {
             let first = own.min(flood);
             let Some(&frame) = self.frames.get(usize::from(first)) else { break };
@@ -243,17 +304,16 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
-            if headers[0] == headers[1] && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
-                let slot = to.slot(j);
-                if let Some(next) = self.frames.get(usize::from(own.min(flood))) {
-                    k.region().prefetch(next.at);
+            if same_headers && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
+                let Some(slot) = slots.get(j as usize) else { break };
+                if let Some(later) = slots.get(j as usize + AHEAD) {
+                    into.prefetch_to_write(later.buf_idx.load(Relaxed));
                 }
-                let len = match to.buffer(slot.buf_idx.load(Relaxed)) {
-                    Some(at) if copy(k, &frame, to, at) => frame.len,
-                    _ => 0,
-                };
-                slot.len.store(len, Relaxed);
-                slot.flags.store(1 << NS_PORT_SHIFT, Relaxed);
+                if let Some(next) = self.frames.get(usize::from(own.min(flood))) {
+                    from.prefetch(next.at as u32);
+                }
+                let good = from.copy(frame.at as u32, into, slot.buf_idx.load(Relaxed), frame.len);
+                write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
                 j = next_slot(j, n);
                 used += 1;
             } else {
@@ -279,11 +339,11 @@ impl Scratch {
         let (mut i, mut filled) = (j, 0);
         for f in 0..frags {
             let mut frame = self.frames[first + f];
-            let mut before: &[u8] = &[];
+            let (mut before, mut skip): (&[u8], u16) = (&[], 0);
             if f == 0 && headers[0] != headers[1] {
                 before = &added[..usize::from(headers[1])];
-                frame.at = frame.at.wrapping_add(u64::from(headers[0]));
-                frame.len -= headers[0];
+                skip = headers[0];
+                frame.len -= skip;
                 if frame.len == 0 && before.is_empty() {
                     continue;
                 }
@@ -293,7 +353,7 @@ impl Scratch {
             let good = len <= BUF_SIZE as usize
                 && to.buffer(slot.buf_idx.load(Relaxed)).is_some_and(|at| {
                     let data = at + before.len() as u64;
-                    to.region().write(at, before).is_ok() && self.copy_any(k, &frame, to, data)
+                    to.region().write(at, before).is_ok() && self.copy_any(k, &frame, skip, to, data)
                 });
             if !good {
                 k.dropped(if len > BUF_SIZE as usize { Drop::TooLong } else { Drop::BadBuffer });
@@ -319,12 +379,11 @@ impl Scratch {
         if mine == theirs || mine == 0 {
             return Some(header);
         }
-        let mut head: Head = [0; 16];
         let frame = self.frames[first];
-        if frame.len < mine || !read(k, &frame, 0, &mut head) {
+        let Some(head) = read(k, &frame, 0).filter(|_| frame.len >= mine) else {
             k.dropped(Drop::TooShort);
             return None;
-        }
+        };
         if theirs == 0 {
             // flags bit 0: the checksum is to be filled in; gso_type: the packet is to be cut.
             if head[0] & 1 != 0 || head[1] != 0 {
@@ -337,66 +396,96 @@ impl Scratch {
         Some(header)
     }
 
-    fn copy_any(&mut self, k: &Kring, frame: &Frame, to: &Kring, at: u64) -> bool {
+    /// Copies a frame, whose first `skip` bytes are left out, to offset `at` of the receiver's region.
+    fn copy_any(&mut self, k: &Kring, frame: &Frame, skip: u16, to: &Kring, at: u64) -> bool {
         let len = usize::from(frame.len);
         if frame.flags & NS_INDIRECT == 0 {
-            return k.region().copy(frame.at, to.region(), at, len).is_ok();
+            let from = k.buffer(frame.at as u32).map(|from| from + u64::from(skip));
+            return len == 0 || from.is_some_and(|from| k.region().copy(from, to.region(), at, len).is_ok());
         }
         let bytes = &mut self.indirect[..len];
-        OwnProcess.read(frame.at, bytes).is_ok() && to.region().write(at, bytes).is_ok()
+        OwnProcess.read(frame.at.wrapping_add(skip.into()), bytes).is_ok() && to.region().write(at, bytes).is_ok()
+    }
+}
+
+/// What a batch has found out already: packets come in trains of the same addresses.
+struct Known<'a> {
+    seat: &'a Seat,
+    /// The address that was learned last.
+    source: u64,
+    /// The one that was looked up last, and where it is.
+    destination: u64,
+    port: u8,
+}
+
+impl Known<'_> {
+    fn new(seat: &Seat) -> Known<'_> {
+        // No address has that many bits.
+        Known { seat, source: u64::MAX, destination: u64::MAX, port: NOWHERE }
+    }
+
+    /// Learns from a header, if it may be, and looks its destination up.
+    #[inline]
+    fn destination(&mut self, head: &Head, learn: bool) -> u8 {
+        let (destination, source) = addresses(head);
+        let switch: &Switch = &self.seat.switch;
+        if learn && source != self.source {
+            switch.learn(source, self.seat.port);
+            self.source = source;
+            if source == self.destination {
+                self.destination = u64::MAX;
+            }
+        }
+        if destination != self.destination {
+            self.port = switch.lookup(destination);
+            self.destination = destination;
+        }
+        self.port
+    }
+}
+
+/// Writes a slot of a receive ring. What it holds already is not written again: the line then stays with the receiver too.
+#[inline]
+fn write(slot: &SlotView, len: u16, flags: u16) {
+    if slot.len.load(Relaxed) != len || slot.flags.load(Relaxed) != flags {
+        slot.len.store(len, Relaxed);
+        slot.flags.store(flags, Relaxed);
     }
 }
 
 /// Reads slot `i`; one that names no buffer or is too long becomes a packet without bytes.
-#[inline]
 fn take(k: &Kring, i: u32) -> Frame {
     let slot = k.slot(i);
-    let (flags, len) = (slot.flags.load(Relaxed), slot.len.load(Relaxed));
+    let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
     if flags & NS_BUF_CHANGED != 0 {
         slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
     }
-    let ahead = i + AHEAD;
-    if ahead < k.num_slots()
-        && let Some(at) = k.buffer(k.slot(ahead).buf_idx.load(Relaxed))
-    {
-        k.region().prefetch(at);
+    let indirect = flags & NS_INDIRECT != 0;
+    if !indirect && !k.is_buffer(idx) {
+        return empty(k, Drop::BadBuffer);
     }
-    let at = if flags & NS_INDIRECT != 0 { Some(slot.ptr.load(Relaxed)) } else { k.buffer(slot.buf_idx.load(Relaxed)) };
-    match at {
-        Some(at) if u32::from(len) <= BUF_SIZE => Frame { at, len, flags, next: NIL, frags: 1 },
-        Some(_) => empty(k, Drop::TooLong),
-        None => empty(k, Drop::BadBuffer),
+    if u32::from(len) > BUF_SIZE {
+        return empty(k, Drop::TooLong);
     }
+    let at = if indirect { slot.ptr.load(Relaxed) } else { idx.into() };
+    Frame { at, len, flags, next: NIL, frags: 1 }
 }
 
 #[cold]
 fn empty(k: &Kring, why: Drop) -> Frame {
     k.dropped(why);
-    // A place inside the region, of which no byte is used.
-    Frame { at: k.place().buffers_at, len: 0, flags: 0, next: NIL, frags: 1 }
+    Frame { at: 0, len: 0, flags: 0, next: NIL, frags: 1 }
 }
 
 /// The bytes of a frame from `skip` on, as far as there are any.
-#[inline]
-fn read(k: &Kring, frame: &Frame, skip: u16, into: &mut Head) -> bool {
-    let at = frame.at.wrapping_add(u64::from(skip));
-    if frame.flags & NS_INDIRECT != 0 {
-        let n = usize::from(frame.len.saturating_sub(skip)).min(into.len());
-        return OwnProcess.read(at, &mut into[..n]).is_ok();
+fn read(k: &Kring, frame: &Frame, skip: u16) -> Option<Head> {
+    if frame.flags & NS_INDIRECT == 0 {
+        return k.packets().head(frame.at as u32, skip);
     }
-    // A buffer is longer than the longest header and these bytes; past its end lies the next one, or padding.
-    k.region().read(at, into).is_ok()
+    let mut head: Head = [0; 16];
+    let n = usize::from(frame.len.saturating_sub(skip)).min(head.len());
+    OwnProcess.read(frame.at.wrapping_add(skip.into()), &mut head[..n]).ok()?;
+    Some(head)
 }
 
-/// Copies a frame into the buffer at `at`, to the end of the last cache line where that is faster.
-#[inline]
-fn copy(k: &Kring, frame: &Frame, to: &Kring, at: u64) -> bool {
-    let len = usize::from(frame.len);
-    if frame.len < LINES_BELOW {
-        k.region().copy_lines(frame.at, to.region(), at, len.div_ceil(64)).is_ok()
-    } else {
-        k.region().copy(frame.at, to.region(), at, len).is_ok()
-    }
-}
-
-const _: () = assert!(NS_PORT_MASK >> NS_PORT_SHIFT == 0xff && BATCH + NETMAP_MAX_FRAGS < NIL as usize);
+const _: () = assert!(NS_PORT_MASK >> NS_PORT_SHIFT == 0xff && MOST < NIL as usize);

@@ -14,6 +14,9 @@ use crate::index::{distance, next_slot};
 use crate::ring::{Drop, Kring};
 use crate::sync::{AtomicU32, Ordering::*};
 
+/// What the engine's own senders, which serve attached ports, write into locks and reservations: no client has this number.
+/// They die together.
+pub const SERVER: u32 = (1 << 31) - 2;
 /// In `held`: a reservation that is being filled, by the client in the other bits.
 const FILLING: u32 = 1 << 31;
 /// Attempts at the lock before the first yield.

@@ -84,6 +84,9 @@ impl Carrier for ValeTx {
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
         let (head, n) = (k.rhead(), k.num_slots());
+        if head >= n {
+            return Err(BadSlot);
+        }
         let seated = self.seat.as_ref().filter(|s| s.switch.port(s.port).tenant.load(Relaxed) == s.tenant);
         if let Some(seat) = seated {
             let mut i = k.hwcur();
@@ -120,6 +123,10 @@ impl Carrier for ValeRx {
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let (head, n) = (k.rhead(), k.num_slots());
         let mut i = k.hwcur();
+        // Both were checked, but other processes can write them.
+        if i >= n || head >= n {
+            return Err(BadSlot);
+        }
         if i != head {
             let (mut packets, mut bytes) = (0, 0);
             while i != head {
@@ -152,7 +159,15 @@ impl Carrier for ValeRx {
         self.wake.signal()
     }
 
+    fn bell(&self) -> bool {
+        true
+    }
+
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
+    }
+
+    fn bury_engine(&self, k: &Kring, client: u32) {
+        lease::bury(k, lease::SERVER, client);
     }
 }

@@ -9,6 +9,8 @@ const OBJ_GET_INFO_BY_FD: usize = 15;
 const LINK_CREATE: usize = 28;
 const LINK_DETACH: usize = 34;
 
+const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_TCX: u32 = 11;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
@@ -82,12 +84,13 @@ pub(super) fn object_info(fd: RawFd, info: &mut [u32]) -> Result<(), Errno> {
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop) }
 }
 
-/// Index of the interface that a tcx link is on; 0 once that is gone, or the link detached.
-pub fn tcx_target(link: RawFd) -> Result<u32, Errno> {
-    // The head of `struct bpf_link_info`: type, id, program, padding, and for tcx the interface.
+/// Index of the interface that an XDP or tcx link is on; 0 once that is gone, or the link detached. `EINVAL`: a link of
+/// another kind.
+pub fn link_interface(link: RawFd) -> Result<u32, Errno> {
+    // The head of `struct bpf_link_info`: type, id, program, padding, and for these two the interface.
     let mut info = [0u32; 6];
     object_info(link, &mut info)?;
-    Ok(info[4])
+    if matches!(info[0], LINK_TYPE_XDP | LINK_TYPE_TCX) { Ok(info[4]) } else { Err(Errno(libc::EINVAL)) }
 }
 
 /// Id of a loaded program, as `bpftool prog` shows it.

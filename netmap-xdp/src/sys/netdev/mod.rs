@@ -1,7 +1,7 @@
 //! Facts about network interfaces, asked of the kernel afresh each time.
 //!
 //! Everything is about the network namespace of the calling thread: each call opens a socket there and closes it again.
-//! Nothing is cached or watched here, nothing changed but the offloads, and no call waits for anything but the kernel's own locks.
+//! Only [`Watch`] keeps its socket. Nothing is cached here, nothing changed but the offloads, and no call waits for anything but the kernel's own locks.
 
 pub mod bpf;
 mod ethtool;
@@ -101,13 +101,34 @@ impl NetDev {
     }
 
     fn ask(which: Which<'_>) -> Result<NetDev, Error> {
-        let rtnl = Rtnl::open()?;
+        Self::ask_by(&Rtnl::open()?, which)
+    }
+
+    fn ask_by(rtnl: &Rtnl, which: Which<'_>) -> Result<NetDev, Error> {
         let link = rtnl.link(which)?;
         let (rx_queues, tx_queues) = ethtool::queues(rtnl.fd(), &link.name);
         let driver = ethtool::driver(rtnl.fd(), &link.name);
         let LinkState { up, running } = state(&link);
         let Link { ifindex, name, mtu, mac, .. } = link;
         Ok(NetDev { ifindex, name, mtu, up, running, mac, rx_queues, tx_queues, driver })
+    }
+}
+
+/// A place to look at one interface from, of any network namespace: a socket that was opened in the interface's own.
+pub struct Watch {
+    rtnl: Rtnl,
+    ifindex: u32,
+}
+
+impl Watch {
+    /// Opens one in the calling thread's network namespace.
+    pub fn open(ifindex: u32) -> Result<Watch, Error> {
+        Ok(Watch { rtnl: Rtnl::open()?.high(), ifindex })
+    }
+
+    /// The interface as it is now. `ENODEV`: it is gone, or in another namespace.
+    pub fn look(&self) -> Result<NetDev, Error> {
+        NetDev::ask_by(&self.rtnl, Which::Index(self.ifindex))
     }
 }
 

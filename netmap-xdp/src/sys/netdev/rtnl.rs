@@ -66,6 +66,11 @@ impl Rtnl {
         fd.map(Rtnl).map_err(|errno| Error::new("socket", "AF_NETLINK", errno))
     }
 
+    /// The same at a high descriptor number, to be kept.
+    pub fn high(self) -> Rtnl {
+        Rtnl(self.0.high())
+    }
+
     /// The socket, which takes interface ioctls too.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
