@@ -21,7 +21,7 @@ EXAMPLES = $(patsubst compat-c/examples/%.c,build/%,$(wildcard compat-c/examples
 SCRIPTS = $(wildcard mk/*.sh tests/*.sh) .ci/run
 RELEASE = target/release
 # What is built, and the name it is installed by: iproute2 has a `bridge` of its own.
-TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl netmapd:netmapd
+TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
 .PHONY: help deps build demo test soak bench lint deny install uninstall clean
@@ -46,9 +46,10 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 test: deps ## all tests (as root)
 	@bash mk/test.sh
 
-soak: deps ## the long tests: ten million frames forwarded, a thousand rounds of mishaps (as root; about an hour)
+soak: deps ## the long tests: frames forwarded by the million, mishaps by the thousand, deaths (KILLS=N) (as root; hours)
 	NMX_SOAK=10000000 cargo test --release --locked -p netmap-xdp-tests --test nic_forward -- --nocapture
 	NMX_SOAK=1000 cargo test --locked -p netmap-xdp-tests --test nic_mishaps rounds -- --nocapture
+	NMX_KILLS=$(or $(KILLS),10000) cargo test --locked -p netmap-xdp-tests --test deaths -- --nocapture
 
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)

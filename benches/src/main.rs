@@ -3,16 +3,18 @@
 //! | subcommand | question | peer |
 //! |---|---|---|
 //! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
+//! | `host` | TCP of a host through its host rings | the same without netmap |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
 //! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
 //! | `wakeup` | how late a sleeping receiver is | a FIFO |
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
-//! a ratio of two contenders of the same round. Needs root for `nic` and `preload`, which make network namespaces of their
+//! a ratio of two contenders of the same round. Needs root for `nic`, `host` and `preload`, which make network namespaces of their
 //! own and delete them.
 
 mod bare;
+mod host;
 mod layer;
 mod machine;
 mod memory;
@@ -66,6 +68,8 @@ impl Effort {
 enum What {
     /// Sending, receiving and forwarding over veth
     Nic,
+    /// TCP of a host through its host rings
+    Host,
     /// One sync per packet, without the kernel
     Layer,
     /// Calls that have nothing to do
@@ -98,12 +102,13 @@ fn main() -> ExitCode {
         Some(What::Count(count)) => return layer::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
         Some(What::Nic) => all(&effort, &[nic::run]),
+        Some(What::Host) => all(&effort, &[host::run]),
         Some(What::Layer) => all(&effort, &[layer::run]),
         Some(What::Preload) => all(&effort, &[preload::run]),
         Some(What::Pipe) => all(&effort, &[memory::pipe]),
         Some(What::Vale) => all(&effort, &[memory::vale]),
         Some(What::Wakeup) => all(&effort, &[wakeup::run]),
-        None => all(&effort, &[layer::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run]),
+        None => all(&effort, &[layer::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run, host::run]),
     };
     if effort.check && !reached {
         eprintln!("a goal was missed");

@@ -194,6 +194,8 @@ impl Program for Chained {
             AttachMode::Generic => xdp::xdp_attach_mode_XDP_MODE_SKB,
         };
         let before = xdp_attached(ifindex).ok().flatten();
+        // Without the bpffs of its pins, libxdp takes a dispatcher for an ordinary program.
+        let hidden = before.as_ref().is_some_and(|b| b.prog_name.as_deref() == Some("xdp_dispatcher"));
         // SAFETY: the program is live.
         let attached = done(unsafe { xdp::xdp_program__attach(program.0.as_ptr(), ifindex as i32, wanted, 0) });
         let component = Component { program, ifindex, mode: wanted, _alive: alive };
@@ -212,7 +214,7 @@ impl Program for Chained {
                 self.alone(ifindex, ifname, mode, errno)
             }
             // A program that is no dispatcher: libxdp says EBUSY of it.
-            Err(errno) if before.is_some() && Dispatcher::on(ifindex).is_ok_and(|d| d.single()) => {
+            Err(errno) if before.is_some() && !hidden && Dispatcher::on(ifindex).is_ok_and(|d| d.single()) => {
                 log(Level::Debug, format_args!("{ifname}: chaining behind a program that is no dispatcher: {errno}"));
                 Err(attach_error(ifindex, ifname, mode, Errno(libc::EBUSY)))
             }

@@ -34,10 +34,16 @@ struct Args {
     /// The lock beside the socket is held already, by this descriptor
     #[arg(long, value_name = "NUMBER", hide = true)]
     lock_fd: Option<i32>,
+    /// Not a daemon: restores an interface's offloads once those who needed them off are gone
+    #[arg(long, value_name = "WHAT", hide = true)]
+    guard: Option<String>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(what) = args.guard {
+        return end(daemon::guard(&what));
+    }
     // The daemon works in `/` when it is in the background.
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let flags = Config {
@@ -48,7 +54,11 @@ fn main() -> ExitCode {
         ..Config::default()
     };
     let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
-    match daemon::run(options, &netmap_xdp_libbpf::LOADER) {
+    end(daemon::run(options, &netmap_xdp_libbpf::LOADER))
+}
+
+fn end(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("netmapd: {why}");

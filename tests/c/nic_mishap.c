@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * nic_mishap recv|send PORT: receives, or sends 2000 frames a second, until POLLERR or SIGTERM. Says every 50 ms how many frames
- * it was and what processor time it took, and at the end how it ended. Also with host rings: all rings of the port count.
+ * nic_mishap recv|send PORT...: receives, or sends 2000 frames a second by the first port, until POLLERR or SIGTERM. Says every
+ * 50 ms how many frames it was and what processor time it took, and at the end how it ended. A port is an interface, or
+ * DEV/0: one ring; DEV/^: host rings; DEV/+: all. All rings of a port count.
  */
 #include "nic_common.h"
 
@@ -14,6 +15,25 @@ on_signal(int sig)
 {
     (void)sig;
     stop = 1;
+}
+
+#define PORTS 4
+
+static void
+bind_port(struct port *p, const char *what)
+{
+    struct nmreq_register reg = {.nr_mode = NR_REG_ALL_NIC};
+    char name[32];
+    char *dash;
+
+    snprintf(name, sizeof(name), "%s", what);
+    dash = strchr(name, '/');
+    if (dash != NULL) {
+        *dash = '\0';
+        reg.nr_mode = dash[1] == '^' ? NR_REG_SW : dash[1] == '+' ? NR_REG_NIC_SW : NR_REG_ONE_NIC;
+        reg.nr_ringid = reg.nr_mode == NR_REG_ONE_NIC ? (uint16_t)atoi(dash + 1) : 0;
+    }
+    open_port_as(p, name, reg);
 }
 
 static uint64_t
@@ -36,40 +56,35 @@ receive(const struct port *p, uint32_t rings)
 int
 main(int argc, char **argv)
 {
-    char name[32];
-    struct port p;
-    struct nmreq_register reg = {.nr_mode = NR_REG_ALL_NIC};
+    struct port p[PORTS];
     double told = 0, start;
     uint64_t count = 0;
-    int sends, revents = 0;
-    char *dash;
+    int sends, i, ports = argc - 2, revents = 0;
 
-    CHECK(argc == 3);
+    CHECK(ports >= 1 && ports <= PORTS);
     sends = strcmp(argv[1], "send") == 0;
-    snprintf(name, sizeof(name), "%s", argv[2]);
-    dash = strchr(name, '/');
-    if (dash != NULL) { /* DEV/0: one ring; DEV/^: host rings; DEV/+: all */
-        *dash = '\0';
-        reg.nr_mode = dash[1] == '^' ? NR_REG_SW : dash[1] == '+' ? NR_REG_NIC_SW : NR_REG_ONE_NIC;
-        reg.nr_ringid = reg.nr_mode == NR_REG_ONE_NIC ? (uint16_t)atoi(dash + 1) : 0;
-    }
     signal(SIGTERM, on_signal);
-    open_port_as(&p, name, reg);
-    printf("ready rings=%u\n", p.reg.nr_rx_rings);
+    for (i = 0; i < ports; i++)
+        bind_port(&p[i], argv[2 + i]);
+    printf("ready rings=%u\n", p[0].reg.nr_rx_rings);
     fflush(stdout);
     alarm(60); /* nothing here may hang */
     start = now();
     while (!stop && !(revents & POLLERR)) {
-        struct pollfd pfd = {.fd = p.fd, .events = sends ? POLLOUT : POLLIN, .revents = 0};
+        struct pollfd pfd[PORTS];
 
-        if (poll(&pfd, 1, 50) < 0 && errno != EINTR)
+        for (i = 0; i < ports; i++)
+            pfd[i] = (struct pollfd){.fd = p[i].fd, .events = sends ? POLLOUT : POLLIN, .revents = 0};
+        if (poll(pfd, (nfds_t)ports, 50) < 0 && errno != EINTR)
             return 1;
-        revents = pfd.revents;
-        if (!sends) {
-            count += receive(&p, p.nifp->ni_rx_rings + p.nifp->ni_host_rx_rings);
-        } else if (revents & POLLOUT) {
-            while (count < (uint64_t)((now() - start) * 2000) && nm_ring_space(tx(&p)) > 0)
-                put_frame(tx(&p), count++, 60);
+        for (i = 0, revents = 0; i < ports; i++) {
+            revents |= pfd[i].revents;
+            if (!sends)
+                count += receive(&p[i], p[i].nifp->ni_rx_rings + p[i].nifp->ni_host_rx_rings);
+        }
+        if (revents & POLLOUT) {
+            while (count < (uint64_t)((now() - start) * 2000) && nm_ring_space(tx(&p[0])) > 0)
+                put_frame(tx(&p[0]), count++, 60);
             usleep(500);
         }
         if (now() - told > 0.05) {
@@ -80,6 +95,7 @@ main(int argc, char **argv)
     }
     printf("%s count=%llu\n", revents & POLLERR ? "failed" : "stopped", (unsigned long long)count);
     fflush(stdout);
-    close_port(&p);
+    for (i = 0; i < ports; i++)
+        close_port(&p[i]);
     return 0;
 }

@@ -105,10 +105,27 @@ impl Cmd {
         let name = line.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        die_with_the_test(&mut command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start `{name}`: {e}"));
         let out = Tap::new(child.stdout.take());
         let err = Tap::new(child.stderr.take());
         Running { child, name, out, err }
+    }
+}
+
+/// Makes the kernel kill the program when the test that started it dies, however it does: of a `cargo test` that was killed no
+/// daemon is left over. The kernel goes by the thread, so a test starts programs in threads that live as long as they.
+fn die_with_the_test(command: &mut Command) {
+    let test = std::process::id();
+    // SAFETY: between fork and exec nothing but two system calls is made.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // It may have died before the kernel knew.
+            if libc::getppid() as u32 == test { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+        });
     }
 }
 

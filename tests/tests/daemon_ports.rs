@@ -107,7 +107,7 @@ fn packets_pass_between_two_processes_of_one_daemon() {
     };
     let mut receiver = args("nm-recv", "veth1", &["-V", "-n", "2000"]).spawn();
     receiver.wait_for("ready", SOON);
-    args("nm-send", "veth0", &["-V", "-n", "2000", "-R", "20000"]).run().expect_success();
+    args("nm-send", "veth0", &["-V", "-n", "2000", "-R", "5000"]).run().expect_success();
     assert_eq!(receiver.wait(SOON).expect_success().field("received"), Some(2000));
     assert!(wait_until(SOON, || pair.a.xdp().is_none() && pair.b.xdp().is_none()));
 }

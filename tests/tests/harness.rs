@@ -172,3 +172,29 @@ fn a_skip_is_a_failure_in_ci_and_counted_elsewhere() {
     let _ = std::fs::remove_file(&skips);
     assert_eq!(line, "SKIP the_inner_test_skips_when_told_to: nothing to test here\n");
 }
+
+/// The other half of [`what_a_killed_test_started_dies_with_it`]; on its own it does nothing.
+#[test]
+fn the_inner_test_starts_a_program_and_waits() {
+    if std::env::var_os("NMX_INNER_STARTS").is_none() {
+        return;
+    }
+    let sleeper = Cmd::new("sleep").arg("300").spawn();
+    println!("started={}", sleeper.pid());
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn what_a_killed_test_started_dies_with_it() {
+    let me = std::env::current_exe().unwrap();
+    let args = ["--exact", "the_inner_test_starts_a_program_and_waits", "--nocapture"];
+    let mut inner = Cmd::new(me).args(args).env("NMX_INNER_STARTS", "1").spawn();
+    inner.wait_for("started=", 10 * SECOND);
+    let text = inner.stdout();
+    let number = text.split("started=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let sleeper: u32 = number.parse().unwrap();
+    assert!(Path::new("/proc").join(sleeper.to_string()).exists());
+    // The process alone, not its group, in which the sleeper is not anyway.
+    inner.signal(libc::SIGKILL);
+    assert!(has_ended(sleeper), "{sleeper} goes on");
+}

@@ -21,6 +21,10 @@ fn alone() -> MutexGuard<'static, ()> {
 /// Two hosts on one wire. Host `a`, whose NIC will be netmap's, leaves checksums and segmentation to its NIC.
 fn hosts() -> Pair {
     let pair = Veth::new().addresses("10.55.0.1/24", "10.55.0.2/24").build();
+    for (end, address) in [(&pair.a, "fd55::1/64"), (&pair.b, "fd55::2/64")] {
+        end.command("sysctl").arg(format!("net.ipv6.conf.{}.disable_ipv6=0", end.dev)).run().expect_success();
+        end.command("ip").args(["addr", "add", address, "dev", end.dev, "nodad"]).run().expect_success();
+    }
     lazy(&pair.a);
     pair
 }
@@ -40,7 +44,11 @@ fn pattern(n: usize) -> Vec<u8> {
 
 /// A TCP connection from `a` to `b` and `bytes` each way, compared.
 fn tcp(pair: &Pair, bytes: usize) {
-    let listener = pair.b.ns.run(|| TcpListener::bind("10.55.0.2:0").unwrap());
+    tcp_to(pair, "10.55.0.2:0", bytes);
+}
+
+fn tcp_to(pair: &Pair, address: &str, bytes: usize) {
+    let listener = pair.b.ns.run(|| TcpListener::bind(address).unwrap());
     let to = listener.local_addr().unwrap();
     let data = &pattern(bytes);
     let limit = Some(Duration::from_secs(20));
@@ -63,6 +71,33 @@ fn tcp(pair: &Pair, bytes: usize) {
     });
 }
 
+/// Questions and answers as a resolver has them, from `a` to `b`.
+fn resolve(pair: &Pair) {
+    let [asker, server] = [(&pair.a, "10.55.0.1:0"), (&pair.b, "10.55.0.2:0")].map(|(end, at)| {
+        let socket = end.ns.run(|| UdpSocket::bind(at).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    });
+    let to = server.local_addr().unwrap();
+    for size in [12, 60, 512, 1232] {
+        asker.send_to(&pattern(40), to).unwrap();
+        let mut got = [0; 2000];
+        let (n, from) = server.recv_from(&mut got).unwrap();
+        assert_eq!(got[..n], pattern(40));
+        server.send_to(&pattern(size), from).unwrap();
+        let n = asker.recv(&mut got).unwrap();
+        assert_eq!(got[..n], pattern(size));
+    }
+}
+
+/// All that a host does over its NIC.
+fn works(pair: &Pair) {
+    ping(pair);
+    resolve(pair);
+    tcp(pair, 1_000_000);
+    tcp_to(pair, "[fd55::2]:0", 1_000_000);
+}
+
 fn bridge(pair: &Pair, mode: &str, ports: [&str; 2]) -> Running {
     let bridge = pair.a.command(tool("bridge")).env("NETMAP_XDP_MODE", mode);
     let mut bridge = bridge.args(["-i", ports[0], "-i", ports[1], "-w", "0"]).spawn();
@@ -79,8 +114,7 @@ fn assert_nothing_is_left(pair: &Pair) {
     pair.assert_no_xdp();
     let gone = wait_until(Duration::from_secs(2), || !links(&pair.a).contains("netmap"));
     assert!(gone, "a TAP device is left: {}", links(&pair.a));
-    ping(pair);
-    tcp(pair, 100_000);
+    works(pair);
 }
 
 #[test]
@@ -89,10 +123,10 @@ fn a_host_works_through_a_bridge_between_its_nic_and_itself() {
     let _turn = alone();
     for mode in MODES {
         let pair = hosts();
-        ping(&pair);
+        works(&pair);
         let mut bridge = bridge(&pair, mode, ["netmap:veth0", "netmap:veth0^"]);
         assert_eq!(pair.a.xdp().unwrap().mode, if mode == "native" { 1 } else { 2 });
-        ping(&pair);
+        works(&pair);
         tcp(&pair, 5_000_000);
         bridge.signal(libc::SIGINT);
         let done = bridge.wait(START).expect_success();
@@ -194,8 +228,7 @@ fn transparent_forwarding_carries_a_host_and_a_c_program_drops_what_it_likes() {
     for mode in MODES {
         let pair = hosts();
         let mut running = forward(&pair, &program, mode);
-        ping(&pair);
-        tcp(&pair, 1_000_000);
+        works(&pair);
         let socket = |end: &End, at: &str| {
             let s = end.ns.run(|| UdpSocket::bind(at).unwrap());
             s.set_read_timeout(Some(Duration::from_millis(500))).unwrap();

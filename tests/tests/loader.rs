@@ -710,8 +710,9 @@ fn programs_share_an_interface_and_a_killed_one_is_taken_out() {
             assert!(net.found().is_some(), "{mode}: the other program stays");
 
             // Killed, ours stays and does no harm, until the next one comes.
-            let mut child = Command::new("ip")
-                .args(["netns", "exec", &net.near])
+            let mut child = Command::new("nsenter")
+                // `ip netns exec` would hide the bpffs.
+                .arg(format!("--net=/run/netns/{}", net.near))
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
                 .env(HOLD, format!("{mode} chain"))

@@ -1,5 +1,5 @@
-//! The tools of netmap-xdp: `pkt-gen` (generate, receive, measure), `bridge` (move packets between two ports) and
-//! `vale-ctl` (switches).
+//! The tools of netmap-xdp: `pkt-gen` (generate, receive, measure), `bridge` (move packets between two ports) `vale-ctl`
+//! (switches) and `nmx` (what there is, how fast it runs, whether it will work).
 //!
 //! All are ordinary users of the safe Rust API and know nothing of AF_XDP. What decides (frames, sizes, pacing,
 //! verification, options) is pure and takes time and randomness as arguments; what moves packets is thin around it.
@@ -12,7 +12,7 @@
 //! | [`pacing`] | when to send |
 //! | [`open`], [`signal`], [`cpu`], [`stats`] | ports, Ctrl-C, pinning, counters |
 //! | [`tx`], [`rx`], [`ping`], [`forward`] | the loops |
-//! | [`pktgen`], [`bridge`], [`valectl`] | the programs |
+//! | [`pktgen`], [`bridge`], [`valectl`], [`nmx`] | the programs |
 #![deny(unsafe_code)]
 
 pub mod addr;
@@ -23,6 +23,7 @@ pub mod config;
 pub mod cpu;
 pub mod forward;
 pub mod frame;
+pub mod nmx;
 pub mod open;
 pub mod options;
 pub mod pacing;

@@ -25,8 +25,10 @@
 //! wire or the kernel at the next [`Port::sync_tx`], [`Port::sync_rx`] or [`Port::wait`].
 
 pub mod control;
+pub mod doctor;
 mod port;
 mod ring;
+pub mod status;
 
 pub use port::{Builder, Port, wait_many};
 pub use ring::{RxRing, Slot, TxRing};

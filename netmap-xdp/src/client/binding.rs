@@ -84,8 +84,8 @@ pub struct Bound {
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
-    /// Keeps the XDP program on the NIC while the rings are mapped, should the engine die.
-    _link: Option<Arc<Fd>>,
+    /// Keep the XDP program on the NIC, and its offloads off, while the rings are mapped, should the engine die.
+    _links: Vec<Arc<Fd>>,
 }
 
 impl Binding {
@@ -425,7 +425,7 @@ impl Bound {
             extmem,
             region: grant.region,
             token,
-            _link: grant.link,
+            _links: grant.links,
             name: grant.name,
             mode: grant.mode,
         };

@@ -2,10 +2,10 @@
 
 use super::remote;
 use crate::ctl::{Extmem, Failure, Offsets, Pools, Register, Reply, Request};
-use crate::engine::{BufferCounts, Engine, Grant, GrantId, TapsGrant, ValePeer};
+use crate::engine::{BufferCounts, Engine, Grant, GrantId, Holder, Part, Status, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
-use crate::sys::{Fd, hung_up, monotonic};
+use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id};
 use crate::xsk::{self, Steering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -106,6 +106,40 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
+}
+
+/// What there is: in netmapd, as far as this user may know of it, or in this process. With `accounts` every buffer is looked for.
+pub fn status(accounts: bool) -> Result<Status, Failure> {
+    let mut all = Status::default();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let mut part = status_part(Part { from: at, accounts })?;
+        // Ports come and go between two parts; the answer to a wrong question would have no end.
+        from = part.next.filter(|&next| next > at);
+        all.ports.append(&mut part.ports);
+        for region in part.regions {
+            let known = all.regions.iter().position(|r| r.id == region.id && r.owner == region.owner);
+            match known {
+                Some(i) => all.regions[i] = region,
+                None => all.regions.push(region),
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn status_part(part: Part) -> Result<Status, Failure> {
+    if remote::chosen() {
+        return remote::status(part);
+    }
+    let mut host = host();
+    host.sweep();
+    let mut status = host.engine().status(part, &|_| true);
+    let (pid, uid) = (process_id(), effective_uid());
+    for port in status.ports.iter_mut().filter(|p| !p.grants.is_empty()) {
+        port.holders = vec![Holder { pid, uid, comm: comm(pid).unwrap_or_default() }];
+    }
+    Ok(status)
 }
 
 /// A binding has gone; `end` is the engine's end of its descriptor. The rings are unmapped.

@@ -7,8 +7,8 @@
 use super::remote::{Broken, Link};
 use crate::ctl::Failure;
 use crate::sys::{
-    self, EngineChoice, Errno, LOCK_FD, Level, connect_to, effective_uid, executable, log, make_dir, monotonic,
-    own_object, peer, program_name, settings, start_detached, try_lock_file,
+    self, EngineChoice, Errno, LOCK_FD, Level, connect_to, effective_uid, executable, find_daemon, log, make_dir,
+    monotonic, peer, program_name, settings, start_detached, try_lock_file,
 };
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -104,6 +104,41 @@ pub(super) fn reach() -> Result<Link, Absent> {
     Err(absent("there is nowhere to look for it"))
 }
 
+/// What became of the look at one place.
+pub(super) enum Look {
+    /// Nobody answers there.
+    Nobody(PathBuf, Errno),
+    /// Somebody who makes no sense.
+    Nonsense(PathBuf, Failure),
+    /// A daemon.
+    Daemon(PathBuf, Link),
+}
+
+/// Looks at all places, and starts nothing.
+pub(super) fn survey() -> Vec<Look> {
+    let look = |place: Place| match knock(&place) {
+        Ok(link) => Look::Daemon(place.socket, link),
+        Err(Broken::Nonsense(failure)) => Look::Nonsense(place.socket, failure),
+        Err(Broken::Lost(errno)) => Look::Nobody(place.socket, errno),
+    };
+    places().into_iter().map(look).collect()
+}
+
+/// Connects to a daemon that runs, and starts none.
+pub(super) fn reach_running() -> Result<Link, Absent> {
+    let mut why = absent("there is nowhere to look for it");
+    let mut stranger = None;
+    for look in survey() {
+        match look {
+            Look::Daemon(_, link) if link.admitted() => return Ok(link),
+            Look::Daemon(_, link) => stranger = stranger.or(Some(link)),
+            Look::Nonsense(_, failure) => return Err(Absent(failure)),
+            Look::Nobody(at, errno) => why = absent(&format!("nobody answers at {} ({errno})", at.display())),
+        }
+    }
+    stranger.ok_or(why)
+}
+
 fn absent(why: &str) -> Absent {
     Absent(Failure {
         errno: Errno(libc::ENXIO),
@@ -159,28 +194,14 @@ fn private(dir: &Path, place: &Place) -> Result<(), sys::Error> {
     if owned || place.named { Ok(()) } else { Err(failed(Errno(libc::EPERM))) }
 }
 
-/// The daemon's program: as set, beside this library, or in `PATH`.
+/// The daemon's program.
 fn find() -> Result<PathBuf, Absent> {
-    if let Some(set) = &settings().daemon {
-        let ok = executable(set);
-        let why = || absent(&format!("NETMAP_XDP_DAEMON={} cannot be executed", set.display()));
-        return ok.then(|| set.clone()).ok_or_else(why);
+    if let Some(set) = &settings().daemon
+        && !executable(set)
+    {
+        return Err(absent(&format!("NETMAP_XDP_DAEMON={} cannot be executed", set.display())));
     }
-    let mut dirs = Vec::new();
-    if let Some(dir) = own_object().as_deref().and_then(Path::parent) {
-        dirs.push(dir.to_path_buf());
-        // lib/ and lib/TRIPLE/ have bin/ and sbin/ beside them; target/debug/deps lies in target/debug.
-        for up in dir.ancestors().skip(1).take(2) {
-            dirs.extend([up.to_path_buf(), up.join("sbin"), up.join("bin")]);
-        }
-    }
-    if !sys::privileged_by_file() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        dirs.extend(std::env::split_paths(&path));
-    }
-    dirs.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from));
-    let all = dirs.into_iter().map(|dir| dir.join("netmapd"));
-    all.into_iter().find(|file| executable(file)).ok_or_else(|| {
+    find_daemon().ok_or_else(|| {
         absent(
             "it cannot be started, since the program netmapd is neither beside the library nor in PATH \
                 (NETMAP_XDP_DAEMON says where it is)",

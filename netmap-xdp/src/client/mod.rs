@@ -30,8 +30,9 @@ mod vale;
 mod wait;
 
 pub use binding::{Binding, Bound};
-pub use host::{ask, settled, settled_in};
+pub use host::{ask, settled, settled_in, status};
 pub use mappings::touches as touches_mapping;
+pub use remote::{Outlook, outlook};
 pub use wait::wait;
 
 use crate::abi::{NIOCRXSYNC, NIOCTXSYNC};

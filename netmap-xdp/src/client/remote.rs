@@ -4,12 +4,12 @@
 //! A forked child makes its own: it has other credentials perhaps, and another number in ring locks certainly. Nothing here
 //! is on the data path but [`client_id`], which is one load.
 
-use super::launch::{self, Absent};
+use super::launch::{self, Absent, Look};
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
-use crate::engine::{Grant, TapsGrant, ValePeer};
+use crate::engine::{Grant, Part, Status, TapsGrant, ValePeer};
 use crate::proto::{
-    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, Steer, ToEngine, VERSION, Welcome,
-    open as open_piece, pieces, version_mismatch,
+    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, Steer, ToEngine,
+    VERSION, Welcome, open as open_piece, pieces, version_mismatch,
 };
 use crate::ring::Dir;
 use crate::sync::{AtomicI32, AtomicU32, Ordering::*};
@@ -181,6 +181,11 @@ impl Link {
 /// Carries a request to netmapd and its answer back, over a new connection if the old one broke: netmapd may have been
 /// restarted.
 fn call(message: &ToEngine, high: bool) -> Result<FromEngine, Failure> {
+    call_after(launch::reach, message, high)
+}
+
+/// The same over a connection that `reach` makes if need be.
+fn call_after(reach: fn() -> Result<Link, Absent>, message: &ToEngine, high: bool) -> Result<FromEngine, Failure> {
     let session = session();
     let mut link = session.link.lock().unwrap_or_else(PoisonError::into_inner);
     let mut tries = 2;
@@ -189,7 +194,7 @@ fn call(message: &ToEngine, high: bool) -> Result<FromEngine, Failure> {
         let connected = match &mut *link {
             Some(link) => link,
             empty => {
-                let fresh = launch::reach().map_err(|Absent(failure)| failure)?;
+                let fresh = reach().map_err(|Absent(failure)| failure)?;
                 DESCRIPTOR.store(fresh.raw(), Relaxed);
                 CLIENT.store(fresh.welcome.client, Relaxed);
                 empty.insert(fresh)
@@ -317,6 +322,56 @@ pub(super) fn release(token: &Arc<Fd>) {
 pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
     match call(&ToEngine::Ask(Asked { namespace: here(), request: request.clone() }), true)? {
         FromEngine::Answer(reply) => Ok(reply),
+        _ => Err(unexpected()),
+    }
+}
+
+/// What a registration would meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// No netmapd runs; why not.
+    Absent(String),
+    /// What answers is of no use; why.
+    Broken(String),
+    /// The netmapd at this place admits this user to nothing.
+    Stranger(String),
+    /// The netmapd at this place would carry it out, as far as can be told.
+    Serves(String),
+    /// It would refuse; why.
+    Refuses(String, String),
+}
+
+/// What a registration would meet now. Starts nothing, binds nothing.
+pub fn outlook(register: &Register) -> Outlook {
+    let mut outlook = Outlook::Absent("there is nowhere to look for netmapd".into());
+    for look in launch::survey() {
+        match look {
+            Look::Nobody(at, errno) => {
+                if matches!(outlook, Outlook::Absent(_)) {
+                    outlook = Outlook::Absent(format!("nobody answers at {} ({errno})", at.display()));
+                }
+            }
+            Look::Nonsense(at, why) => return Outlook::Broken(format!("{}: {why}", at.display())),
+            Look::Daemon(at, link) if !link.admitted() => outlook = Outlook::Stranger(at.display().to_string()),
+            Look::Daemon(at, mut link) => {
+                let request = Request::Register(register.clone());
+                let at = at.display().to_string();
+                return match link.call(&ToEngine::Ask(Asked { namespace: here(), request }), true) {
+                    Ok(FromEngine::Failed(why)) | Err(Broken::Nonsense(why)) => Outlook::Refuses(at, why.message),
+                    Err(Broken::Lost(errno)) => Outlook::Broken(format!("{at}: it does not answer ({errno})")),
+                    Ok(_) => Outlook::Serves(at),
+                };
+            }
+        }
+    }
+    outlook
+}
+
+/// A part of what there is, as far as this user may know of it.
+pub(super) fn status(part: Part) -> Result<Status, Failure> {
+    // Who looks at what there is starts nothing.
+    match call_after(launch::reach_running, &ToEngine::Status(StatusAsked { namespace: here(), part }), true)? {
+        FromEngine::Status(status) => Ok(status),
         _ => Err(unexpected()),
     }
 }

@@ -6,13 +6,16 @@
 use super::policy::{Policy, Subject, subject_of, subject_of_request};
 use super::quiet::Quiet;
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
-use crate::engine::{CarrierGrant, Engine, Grant, GrantId, RingGrant, TapsGrant, ValePeer};
+use crate::engine::{
+    CarrierGrant, Engine, Grant, GrantId, Holder, Kind, Part, RingGrant, Seen, Status, TapsGrant, ValePeer,
+};
 use crate::proto::{
-    Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, Steer, TOKEN_NAME, ToEngine, Welcome,
+    Asked, FromEngine, Granted, PeerAsked, RegisterToken, RingOf, StatusAsked, Steer, TOKEN_NAME, ToEngine, Welcome,
 };
 use crate::ring::Dir;
 use crate::sys::{
-    Error, Fd, Inside, Level, Peer, identity, is_namespace, lives_in, monotonic, name_socket, process_id, socket_pair,
+    Error, Fd, Inside, Level, Peer, comm, identity, is_namespace, lives_in, monotonic, name_socket, process_id,
+    socket_pair,
 };
 use crate::xsk::Steering;
 use std::collections::HashMap;
@@ -60,6 +63,12 @@ pub trait Registry {
     fn taps(&mut self, id: GrantId, dir: Dir, ring: u16) -> Option<TapsGrant>;
     /// What a sender needs to fill the rings of a port of a switch.
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer>;
+    /// A part of what there is, of the ports that `may_see` admits.
+    fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status;
+    /// Whether the last registration failed for a reason that passes within milliseconds.
+    fn queue_busy(&self) -> bool;
+    /// Whether [`Registry::tend`] has something to do, interfaces or not.
+    fn unsettled(&self) -> bool;
 }
 
 impl Registry for Engine {
@@ -101,6 +110,15 @@ impl Registry for Engine {
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer> {
         Engine::vale_peer(self, asked.switch, asked.port, asked.generation)
     }
+    fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {
+        Engine::status(self, part, may_see)
+    }
+    fn queue_busy(&self) -> bool {
+        Engine::queue_busy(self)
+    }
+    fn unsettled(&self) -> bool {
+        Engine::unsettled(self)
+    }
 }
 
 /// One connection.
@@ -118,6 +136,8 @@ struct Token {
     opener: Arc<Peer>,
     inode: (u64, u64),
     held: Option<Held>,
+    /// Connections that have bound it, or asked what it is bound to.
+    users: Vec<u64>,
 }
 
 /// What it is bound to.
@@ -133,6 +153,8 @@ pub struct Outcome {
     pub answer: FromEngine,
     /// A new token: its key, and the descriptor whose hang-up is to be reported by [`Core::hung_up`].
     pub watch: Option<(u64, RawFd)>,
+    /// A registration that may succeed a moment later, to be tried again before the answer goes out.
+    pub again: Option<RegisterToken>,
 }
 
 /// The daemon's state.
@@ -228,6 +250,7 @@ impl<R: Registry> Core<R> {
         // The grant holds the sockets, which the engine wants closed.
         drop(held);
         self.registry.release(id);
+        self.waiting |= self.registry.unsettled();
     }
 
     /// Looks after the interfaces that are bound, if it is time.
@@ -239,6 +262,7 @@ impl<R: Registry> Core<R> {
             self.tended = now;
             self.waiting = self.registry.tend();
         }
+        self.waiting |= self.registry.unsettled();
     }
 
     fn tend_every(&self) -> Option<Duration> {
@@ -248,8 +272,10 @@ impl<R: Registry> Core<R> {
     /// Answers a request of a connection.
     pub fn handle(&mut self, key: u64, message: ToEngine) -> Outcome {
         let mut watch = None;
+        let ask = if let ToEngine::Register(ask) = &message { Some(ask.clone()) } else { None };
         let answer = self.answer(key, message, &mut watch).unwrap_or_else(FromEngine::Failed);
-        Outcome { answer, watch }
+        let busy = matches!(answer, FromEngine::Failed(_)) && self.registry.queue_busy();
+        Outcome { answer, watch, again: ask.filter(|_| busy) }
     }
 
     fn answer(&mut self, key: u64, message: ToEngine, watch: &mut Option<(u64, RawFd)>) -> Result<FromEngine, Failure> {
@@ -259,8 +285,11 @@ impl<R: Registry> Core<R> {
             ToEngine::Hello(program) => Ok(FromEngine::Welcome(self.hello(key, program))),
             _ if session.client == 0 => Err(Condition::System.says("the first message is a greeting")),
             ToEngine::Open => self.open(peer, watch),
-            ToEngine::Attach(fd) => Ok(match self.token(&fd) {
-                Some((_, Token { held: Some(held), .. })) => FromEngine::Granted(held.granted()),
+            ToEngine::Attach(fd) => Ok(match self.token_mut(&fd) {
+                Some(Token { held: Some(held), users, .. }) => {
+                    note_user(users, key);
+                    FromEngine::Granted(held.granted())
+                }
                 Some(_) => FromEngine::Unbound,
                 None => FromEngine::Unknown,
             }),
@@ -295,6 +324,10 @@ impl<R: Registry> Core<R> {
                     |t: &Token| t.opener.uid == peer.uid && t.held.as_ref().is_some_and(|h| h.sends_to(asked.switch));
                 let admitted = peer.uid == 0 || self.tokens.values().any(sits);
                 Ok(FromEngine::ValePeer(if admitted { self.registry.vale_peer(asked) } else { None }))
+            }
+            ToEngine::Status(StatusAsked { namespace, part }) => {
+                self.permit(key, &[&peer], &Subject::Facts)?;
+                Ok(FromEngine::Status(self.status(&peer, namespace.as_ref(), part)))
             }
             ToEngine::Ask(Asked { namespace, request }) => {
                 let subject = subject_of_request(&request);
@@ -352,7 +385,7 @@ impl<R: Registry> Core<R> {
         name_socket(&end, &name).map_err(failed("bind"))?;
         let inode = identity(theirs.as_raw_fd()).map_err(failed("fstat"))?;
         *watch = Some((key, end.as_raw_fd()));
-        self.tokens.insert(key, Token { end, opener, inode, held: None });
+        self.tokens.insert(key, Token { end, opener, inode, held: None, users: Vec::new() });
         self.by_inode.insert(inode, key);
         Ok(FromEngine::Opened(Arc::new(theirs)))
     }
@@ -387,7 +420,10 @@ impl<R: Registry> Core<R> {
         self.nics += usize::from(held.on_nic());
         let granted = held.granted();
         match self.token_mut(&token) {
-            Some(token) => token.held = Some(held),
+            Some(token) => {
+                token.held = Some(held);
+                note_user(&mut token.users, key);
+            }
             None => self.let_go(held),
         }
         Ok(FromEngine::Granted(granted))
@@ -440,6 +476,50 @@ impl<R: Registry> Core<R> {
         }
     }
 
+    /// What `peer` may know. Who owns the daemon sees everything; others see the ports that they may bind, and those of their
+    /// own network namespace alone.
+    fn status(&mut self, peer: &Peer, namespace: Option<&Arc<Fd>>, part: Part) -> Status {
+        let own = namespace.filter(|fd| is_namespace(fd) && lives_in(peer.pid, fd));
+        let own = own.and_then(|fd| identity(fd.as_raw_fd()).ok()).map(|(_, inode)| inode);
+        let policy = &self.policy;
+        let may_see = |port: Seen<'_>| {
+            policy.sees_all(peer) || {
+                let subject = match port.kind {
+                    Kind::Nic => Subject::Interface(port.name.to_string()),
+                    _ => Subject::Software,
+                };
+                (port.namespace == 0 || Some(port.namespace) == own) && policy.allows(peer, &subject)
+            }
+        };
+        let mut status = self.registry.status(part, &may_see);
+        let clients: HashMap<u32, u32> = self.sessions.values().map(|s| (s.client, s.peer.pid as u32)).collect();
+        let mut tokens: HashMap<GrantId, &Token> = HashMap::new();
+        for token in self.tokens.values() {
+            tokens.extend(token.held.as_ref().map(|held| (held.grant.id, token)));
+        }
+        for port in &mut status.ports {
+            let open = port.grants.iter().filter_map(|id| tokens.get(id));
+            port.holders = open.flat_map(|token| self.holders(token)).collect();
+            for ring in &mut port.rings {
+                // Numbers of clients mean nothing to others; somebody unknown is nobody's process.
+                ring.syncing = clients.get(&ring.syncing).copied().unwrap_or(ring.syncing);
+            }
+        }
+        status
+    }
+
+    /// The processes that use a descriptor; who opened it, if none of them is left.
+    fn holders(&self, token: &Token) -> Vec<Holder> {
+        let holder = |peer: &Peer| Holder {
+            pid: peer.pid as u32,
+            uid: peer.uid,
+            comm: comm(peer.pid as u32).unwrap_or_default(),
+        };
+        let users: Vec<Holder> =
+            token.users.iter().filter_map(|key| self.sessions.get(key)).map(|s| holder(&s.peer)).collect();
+        if users.is_empty() { vec![holder(&token.opener)] } else { users }
+    }
+
     /// Descriptors whose end hung up without anybody saying so; none unless the edge lost an event.
     pub fn sweep(&mut self) -> usize {
         let gone: Vec<u64> =
@@ -452,6 +532,14 @@ impl<R: Registry> Core<R> {
     pub fn patience(&self, now: Duration) -> Option<Duration> {
         let attached = self.attached.map(|due| due.saturating_sub(now));
         [self.tend_every(), attached].into_iter().flatten().min()
+    }
+}
+
+/// Notes that a connection uses a descriptor; a list that somebody could make long stays short.
+fn note_user(users: &mut Vec<u64>, key: u64) {
+    const MOST: usize = 64;
+    if !users.contains(&key) && users.len() < MOST {
+        users.push(key);
     }
 }
 

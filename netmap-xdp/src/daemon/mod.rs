@@ -25,3 +25,4 @@ pub use self::core::{Core, Outcome, Registry};
 pub use self::policy::{Policy, Rule, Subject, What, Who};
 pub use self::server::{Limits, Server};
 pub use self::start::{Options, run};
+pub use crate::sys::guard;

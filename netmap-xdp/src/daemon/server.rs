@@ -5,8 +5,10 @@
 //! that takes too long.
 
 use super::core::{Core, Registry};
-use crate::proto::{Assembly, FromEngine, Malformed, PIECE, Piece, ToEngine, VERSION, open, pieces, version_mismatch};
-use crate::sys::{Epoll, Errno, Fd, Level, accept, log, monotonic, peer, receive_message, send_message};
+use crate::proto::{
+    Assembly, FromEngine, Malformed, PIECE, Piece, RegisterToken, ToEngine, VERSION, open, pieces, version_mismatch,
+};
+use crate::sys::{Epoll, Errno, Fd, Level, REBIND_WAIT, accept, log, monotonic, peer, receive_message, send_message};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -18,6 +20,8 @@ const TOKENS: u64 = 2;
 const FIRST_CONNECTION: u64 = 16;
 /// Connections that are taken in one turn.
 const ACCEPTS: usize = 16;
+/// How often a registration is tried again that finds a queue just closed; [`REBIND_WAIT`] says how long.
+const RETRY: Duration = Duration::from_millis(5);
 /// How long the listener rests when no descriptor is left.
 const REST: Duration = Duration::from_millis(200);
 
@@ -45,6 +49,18 @@ struct Connection {
     out: VecDeque<Piece>,
     /// Since when the first of `out` waits.
     stuck: Duration,
+    /// A registration that is tried again and again.
+    parked: Option<Parked>,
+}
+
+struct Parked {
+    ask: RegisterToken,
+    /// Number of its request.
+    number: u32,
+    /// The next try.
+    due: Duration,
+    /// The last one.
+    until: Duration,
 }
 
 /// The daemon's loop.
@@ -112,6 +128,7 @@ impl<R: Registry> Server<R> {
         }
         let now = monotonic();
         self.drop_stuck(now);
+        self.retry(now);
         self.core.tend(now);
         if self.resting_until.is_some_and(|until| now >= until) {
             self.resting_until = None;
@@ -135,7 +152,8 @@ impl<R: Registry> Server<R> {
         let unread =
             self.connections.values().filter(|c| !c.out.is_empty()).map(|c| c.stuck + self.limits.unread).min();
         let idle = self.limits.idle_exit.zip(self.idle_since).map(|(limit, since)| since + limit);
-        let until = [unread, idle, self.resting_until].into_iter().flatten().min();
+        let parked = self.connections.values().filter_map(|c| Some(c.parked.as_ref()?.due)).min();
+        let until = [unread, idle, parked, self.resting_until].into_iter().flatten().min();
         let until = until.map(|at| at.saturating_sub(now));
         [until, self.core.patience(now)].into_iter().flatten().min()
     }
@@ -163,7 +181,7 @@ impl<R: Registry> Server<R> {
                 continue;
             }
             self.core.connect(key, peer);
-            self.connections.insert(key, Connection { fd, out: VecDeque::new(), stuck: Duration::ZERO });
+            self.connections.insert(key, Connection { fd, out: VecDeque::new(), stuck: Duration::ZERO, parked: None });
         }
     }
 
@@ -174,14 +192,54 @@ impl<R: Registry> Server<R> {
             if gone.is_empty() {
                 return Ok(());
             }
+            // Who died lets go of locks before it lets go of ports, so that nobody waits for the dead.
+            self.bury()?;
             // A hang-up is all that is watched for.
             gone.iter().for_each(|event| self.core.hung_up(event.key));
         }
     }
 
+    /// Ends the connections of those who are gone.
+    fn bury(&mut self) -> Result<(), Errno> {
+        let gone = self.epoll.wait(Some(Duration::ZERO))?;
+        let gone = gone.iter().filter(|e| e.key >= FIRST_CONNECTION && e.events & libc::EPOLLHUP != 0);
+        gone.for_each(|event| self.disconnect(event.key));
+        Ok(())
+    }
+
+    /// Tries registrations again that found a queue busy.
+    fn retry(&mut self, now: Duration) {
+        let due = |c: &Connection| c.parked.as_ref().is_some_and(|p| p.due <= now);
+        let keys: Vec<u64> = self.connections.iter().filter(|(_, c)| due(c)).map(|(key, _)| *key).collect();
+        for key in keys {
+            let Some(parked) = self.connections.get_mut(&key).and_then(|c| c.parked.take()) else { continue };
+            let outcome = self.core.handle(key, ToEngine::Register(parked.ask));
+            let turn = match outcome.again {
+                Some(ask) if now < parked.until => {
+                    let due = monotonic() + RETRY;
+                    self.park(key, Parked { ask, due, ..parked });
+                    Turn::Goes
+                }
+                _ => self.answer(key, parked.number, &outcome.answer),
+            };
+            match turn {
+                Turn::Goes => self.watch(key),
+                Turn::Ends => self.disconnect(key),
+            }
+        }
+    }
+
+    fn park(&mut self, key: u64, parked: Parked) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.parked = Some(parked);
+        }
+    }
+
     fn connection(&mut self, key: u64, events: i32) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
-        let turn = if !connection.out.is_empty() {
+        let turn = if connection.parked.is_some() {
+            if events & (libc::EPOLLERR | libc::EPOLLHUP) != 0 { Turn::Ends } else { Turn::Goes }
+        } else if !connection.out.is_empty() {
             if events & (libc::EPOLLERR | libc::EPOLLHUP) != 0 { Turn::Ends } else { connection.flush() }
         } else {
             self.read(key)
@@ -213,17 +271,26 @@ impl<R: Registry> Server<R> {
                 {
                     return Turn::Ends;
                 }
+                if let Some(ask) = outcome.again {
+                    let now = monotonic();
+                    self.park(key, Parked { ask, number, due: now + RETRY, until: now + REBIND_WAIT });
+                    return Turn::Goes;
+                }
                 (outcome.answer, Turn::Goes)
             }
             Err(failure) => (failure, Turn::Ends),
         };
-        let Some(connection) = self.connections.get_mut(&key) else { return Turn::Ends };
-        connection.out.extend(pieces(&answer, number));
-        connection.stuck = monotonic();
-        match (connection.flush(), turn) {
+        match (self.answer(key, number, &answer), turn) {
             (Turn::Goes, Turn::Goes) => Turn::Goes,
             _ => Turn::Ends,
         }
+    }
+
+    fn answer(&mut self, key: u64, number: u32, answer: &FromEngine) -> Turn {
+        let Some(connection) = self.connections.get_mut(&key) else { return Turn::Ends };
+        connection.out.extend(pieces(answer, number));
+        connection.stuck = monotonic();
+        connection.flush()
     }
 
     fn watch_token(&mut self, token: u64, fd: RawFd) -> Result<(), Errno> {
@@ -237,7 +304,12 @@ impl<R: Registry> Server<R> {
     /// Watches for what the connection's turn left to be done.
     fn watch(&mut self, key: u64) {
         let Some(connection) = self.connections.get(&key) else { return };
-        let events = if connection.out.is_empty() { libc::EPOLLIN } else { libc::EPOLLOUT };
+        let events = match (&connection.parked, connection.out.is_empty()) {
+            // A hang-up is told anyway.
+            (Some(_), _) => 0,
+            (None, true) => libc::EPOLLIN,
+            (None, false) => libc::EPOLLOUT,
+        };
         if self.epoll.change(connection.fd.as_raw_fd(), events, key).is_err() {
             self.disconnect(key);
         }

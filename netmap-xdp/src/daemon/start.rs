@@ -56,7 +56,11 @@ pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> 
     if !options.foreground && passed.is_none() {
         return background(&options, &path, &lock);
     }
-    adjust_settings(|settings| settings.buffers = config.buffers.or(settings.buffers));
+    adjust_settings(|settings| {
+        settings.buffers = config.buffers.or(settings.buffers);
+        // The edge asks again: nobody else waits meanwhile.
+        settings.rebind_wait = Duration::ZERO;
+    });
     let signals = quit_signals().map_err(|e| format!("signalfd: {e}"))?;
     let files = raise_file_limit();
     let ours = passed.is_none();

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ctl::{Condition, Failure, PortName, Register, RegisterReply, Reply, Request};
-use crate::engine::{Grant, GrantId, TapsGrant, ValePeer};
+use crate::engine::{Grant, GrantId, Kind, Part, PortStatus, Seen, Status, TapsGrant, ValePeer};
 use crate::proto::{
-    Asked, Assembly, FromEngine, PIECE, PeerAsked, RegisterToken, RingOf, ToEngine, VERSION, Welcome,
+    Asked, Assembly, FromEngine, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION, Welcome,
     open as open_piece, pieces,
 };
 use crate::ring::Dir;
@@ -27,11 +27,19 @@ struct Notes {
     /// How often an interface is still down when it is looked at, and how often that was.
     down: u32,
     tended: u32,
+    /// How often a queue of `settling` is still busy.
+    settles: u32,
+    queue_busy: bool,
 }
 
 impl Registry for Notes {
     fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
         if register.name == name("busy") {
+            return Err(Condition::RingsBusy.plain());
+        }
+        self.queue_busy = register.name == name("never") || (register.name == name("settling") && self.settles < 20);
+        if self.queue_busy {
+            self.settles += 1;
             return Err(Condition::RingsBusy.plain());
         }
         self.next += 1;
@@ -48,7 +56,7 @@ impl Registry for Notes {
             rx: vec![],
             name: register.name.to_string(),
             mode: Some(Mode::Native),
-            link: None,
+            links: vec![],
             awaited: false,
         })
     }
@@ -83,6 +91,28 @@ impl Registry for Notes {
         let file = Arc::new(sealed_memfd(c"notes", 4096).unwrap());
         let (region, private) = (file.clone(), file);
         (asked.switch == 7).then(|| ValePeer { region, region_size: 0, private, private_size: 0, rings: vec![] })
+    }
+    fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {
+        let port = |(i, (name, kind)): (usize, (&str, Kind))| PortStatus {
+            name: name.into(),
+            kind,
+            namespace: 0,
+            region: 1,
+            mode: None,
+            rings: vec![],
+            grants: self.bound.get(i).copied().into_iter().collect(),
+            holders: vec![],
+        };
+        let all = [("eth0", Kind::Nic), ("eth1", Kind::Nic), ("x{1", Kind::Pipe)];
+        let seen = all.into_iter().enumerate().map(port);
+        let seen = seen.filter(|p| may_see(Seen { name: &p.name, kind: p.kind, namespace: p.namespace }));
+        Status { ports: seen.skip(part.from as usize).collect(), ..Status::default() }
+    }
+    fn queue_busy(&self) -> bool {
+        self.queue_busy
+    }
+    fn unsettled(&self) -> bool {
+        false
     }
 }
 
@@ -489,4 +519,85 @@ fn monitors_are_told_to_who_has_the_descriptor_and_switches_to_who_sits_there() 
     assert!(matches!(peer(&mut core, 1), FromEngine::ValePeer(None)), "no port of that switch");
     greeted(&mut core, 2, 0);
     assert!(matches!(peer(&mut core, 2), FromEngine::ValePeer(Some(_))), "root");
+}
+
+#[test]
+fn who_asks_what_there_is_sees_what_policy_lets_them_bind_and_who_holds_it() {
+    let rule = Rule { who: Who::User(500), what: vec![What::Interfaces("eth1".into())] };
+    let mut core = core(vec![rule]);
+    greeted(&mut core, 1, 500);
+    greeted(&mut core, 2, 0);
+    greeted(&mut core, 3, 501);
+    let (fd, _) = open(&mut core, 2);
+    assert!(matches!(bind(&mut core, 2, &fd, "eth0"), FromEngine::Granted(_)));
+    let mut ask = |key| {
+        let part = Part::default();
+        core.handle(key, ToEngine::Status(StatusAsked { namespace: None, part })).answer
+    };
+    let names = |answer: FromEngine| match answer {
+        FromEngine::Status(status) => status.ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(names(ask(1)), ["eth1"]);
+    assert_eq!(errno(&ask(3)), libc::EPERM);
+    let FromEngine::Status(all) = ask(2) else { panic!() };
+    assert_eq!(all.ports.len(), 3);
+    let holder = &all.ports[0].holders[0];
+    assert_eq!((holder.pid, holder.uid), (std::process::id(), 0));
+    assert!(!holder.comm.is_empty());
+    // A process that came by the descriptor is told too, and one that is gone is not.
+    greeted(&mut core, 4, 0);
+    assert!(matches!(core.handle(4, ToEngine::Attach(fd.clone())).answer, FromEngine::Granted(_)));
+    let mut holders = || {
+        let ask = ToEngine::Status(StatusAsked { namespace: None, part: Part::default() });
+        let FromEngine::Status(all) = core.handle(4, ask).answer else { panic!() };
+        all.ports[0].holders.len()
+    };
+    assert_eq!(holders(), 2);
+    core.disconnect(2);
+    let ask = ToEngine::Status(StatusAsked { namespace: None, part: Part::default() });
+    let FromEngine::Status(all) = core.handle(4, ask).answer else { panic!() };
+    assert_eq!(all.ports[0].holders.len(), 1);
+}
+
+#[test]
+fn a_queue_that_was_just_closed_is_waited_for_by_who_asked_and_by_nobody_else() {
+    let daemon = Daemon::start(Limits::default());
+    let (asking, other) = (daemon.greeted(), daemon.greeted());
+    let bind = |port: &str| {
+        let Ok(FromEngine::Opened(token)) = call(&asking, &ToEngine::Open) else { panic!() };
+        for piece in pieces(
+            &ToEngine::Register(RegisterToken { token, namespace: None, register: Register::new(name(port)) }),
+            9,
+        ) {
+            let fds: Vec<_> = piece.fds.iter().map(|fd| fd.as_raw_fd()).collect();
+            send_message(&asking, &piece.bytes, &fds, 0).unwrap();
+        }
+    };
+    let meanwhile = |span: Duration| {
+        let start = Instant::now();
+        let (mut slowest, mut calls) = (Duration::ZERO, 0);
+        while start.elapsed() < span {
+            let begun = Instant::now();
+            assert!(matches!(call(&other, &ToEngine::Hello("x".into())), Ok(FromEngine::Welcome(_))));
+            slowest = slowest.max(begun.elapsed());
+            calls += 1;
+        }
+        // Half a second is what one such bind may take.
+        assert!(slowest < Duration::from_millis(200) && calls > 20, "{slowest:?}, {calls} calls");
+    };
+    let start = Instant::now();
+    bind("settling");
+    meanwhile(Duration::from_millis(80));
+    assert!(matches!(answer(&asking), Ok((_, FromEngine::Granted(_)))));
+    assert!(start.elapsed() >= Duration::from_millis(95), "twenty tries");
+    bind("never");
+    meanwhile(Duration::from_millis(300));
+    let Ok((_, FromEngine::Failed(failure))) = answer(&asking) else { panic!() };
+    assert_eq!(failure.errno.0, libc::EBUSY);
+    // Who leaves while it waits is forgotten.
+    bind("never");
+    drop(asking);
+    let core = daemon.stop();
+    assert!(core.registry().bound.is_empty());
 }

@@ -36,7 +36,7 @@ pub struct Grant {
     /// How the NIC is driven, for a port that is one.
     pub mode: Option<Mode>,
     /// What keeps the XDP program on the NIC, should the engine die.
-    pub link: Option<Arc<Fd>>,
+    pub links: Vec<Arc<Fd>>,
     /// Nothing moves before the client says that it has mapped the rings: `Engine::mapped`.
     pub awaited: bool,
 }

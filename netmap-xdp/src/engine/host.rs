@@ -9,7 +9,7 @@ use super::rings::RingTable;
 use crate::ctl::{Failure, Register, Selection};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Offloads};
+use crate::sys::netdev::NetDev;
 use crate::sys::{Error, Level, Mode, duplicate, log};
 use crate::xsk::{HostLink, HostLinkPlan, Program};
 use std::os::fd::RawFd;
@@ -29,8 +29,6 @@ pub struct HostSide {
 struct Open {
     link: HostLink,
     lost: bool,
-    ifindex: u32,
-    offloads: Option<Offloads>,
 }
 
 fn refused(dev: &NetDev, e: &Error) -> Failure {
@@ -149,33 +147,13 @@ impl Open {
             headed: mode == Mode::Generic,
         })?;
         program.admit(link.head())?;
-        let offloads = Offloads::switch_off(dev, mode == Mode::Generic).unwrap_or_else(|e| {
-            log(Level::Warn, format_args!("frames may be merged or lack their VLAN tag: {e}"));
-            None
-        });
-        if offloads.is_some() {
-            log(
-                Level::Info,
-                format_args!(
-                    "{0}: merging and VLAN stripping of received frames are off while host rings are open (after a kill \
-                     of whoever hosts the engine: `ethtool -K {0} rxvlan on gro on`)",
-                    dev.name
-                ),
-            );
-        }
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, lost: false, ifindex: dev.ifindex, offloads })
+        Ok(Open { link, lost: false })
     }
 
     fn close(self, program: &mut dyn Program) {
         drop(self.link);
         // After the last frame with a head; what an error leaves is forgotten with the program.
         let _ = program.admit(None);
-        if let Some(Err(e)) = self.offloads.map(|o| o.restore(self.ifindex)) {
-            // An interface that is gone needs none.
-            if e.errno.0 != libc::ENODEV {
-                log(Level::Warn, format_args!("offloads were not restored: {e}"));
-            }
-        }
     }
 }

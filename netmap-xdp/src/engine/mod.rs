@@ -12,6 +12,7 @@
 
 mod attach;
 mod extmem;
+mod ghosts;
 mod grant;
 mod host;
 mod mates;
@@ -24,9 +25,12 @@ mod region;
 mod registry;
 mod rings;
 mod service;
+mod status;
 mod steering;
 mod vale;
 mod vale_requests;
+
+pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
 
 pub use grant::{CarrierGrant, Grant, GrantId, RingGrant, SeatGrant, TapGrant, TapsGrant, ValePeer};
 pub use service::Nudge;
@@ -319,6 +323,7 @@ impl Engine {
 
     /// Binds: `netmap_do_regif`. Nothing of it stays when it fails.
     pub fn register(&mut self, register: &Register) -> Result<Grant, Failure> {
+        self.ports.queue_busy = false;
         let (target, selection, slots) = self.resolve(register)?;
         let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
         let port = match self.find_or_make(target, register, slots) {
@@ -354,6 +359,12 @@ impl Engine {
                 Err(e)
             }
         }
+    }
+
+    /// Whether the last registration failed since a queue is another socket's, which it is for some milliseconds after the
+    /// last close: it may succeed if it is tried again.
+    pub fn queue_busy(&self) -> bool {
+        self.ports.queue_busy
     }
 
     fn find_or_make(&mut self, target: Target, register: &Register, slots: [u32; 2]) -> Result<PortKey, Failure> {
@@ -459,9 +470,9 @@ impl Engine {
             };
             let extmem = region.source().map(|_| region.memory().clone());
             let (name, mode) = (port.name.clone(), port.mode);
-            let (region, private, link) = (Arc::new(shared), Arc::new(private), self.ports.share_link(&held.port)?);
+            let (region, private, links) = (Arc::new(shared), Arc::new(private), self.ports.share_links(&held.port)?);
             let awaited = matches!(held.port, PortKey::Nic(key) if self.ports.nics[&key].awaits(&held.selection));
-            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited })
+            Ok(Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
             Ok(grant) => Ok((grant, nifp)),
@@ -508,6 +519,20 @@ impl Engine {
             }
         }
         self.drop_idle();
+        self.settle();
+    }
+
+    /// Gives back what could not be given back when its port went, as far as that is possible by now.
+    fn settle(&mut self) {
+        for mem_id in self.ports.vales.haunts() {
+            let Some(region) = self.regions.get_mut(&mem_id) else { continue };
+            let (rings, buffers) = self.ports.vales.settle(region);
+            let kept = self.ports.buffers(region);
+            region.give_back(buffers, &kept);
+            rings.iter().for_each(|ring| region.free_ring(ring));
+        }
+        self.lay_ghosts();
+        self.reclaim();
     }
 
     /// The client has mapped what it was granted ([`Grant::awaited`]): NIC queues begin to work. A failure is one of the
@@ -536,11 +561,17 @@ impl Engine {
             }
             live
         });
+        for mem_id in self.ports.vales.haunts() {
+            if !self.regions.contains_key(&mem_id) {
+                self.ports.vales.forget_region(mem_id);
+            }
+        }
     }
 
     /// Looks after all interfaces, of whatever network namespace; returns whether any that was down when it was bound still
     /// waits.
     pub fn tend(&mut self) -> bool {
+        self.settle();
         let homes: Vec<_> = self.ports.nics.keys().map(|&k| (k, self.ports.mem_id(&PortKey::Nic(k)))).collect();
         let mut waits = false;
         for (key, home) in homes {
@@ -554,6 +585,7 @@ impl Engine {
     /// A client died: rings that it held locked are freed, and marked for the next one to repair.
     pub fn abandon(&mut self, client: u32) {
         self.ports.abandon(client, &self.regions);
+        self.settle();
     }
 
     /// Buffers of a region; there is none while nobody has a port of it open.

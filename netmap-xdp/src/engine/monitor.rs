@@ -18,7 +18,7 @@ use crate::port::Wake;
 use crate::port::monitor::TapKind;
 use crate::ring::{Dir, Kring, LockGuard};
 use crate::sync::Ordering::*;
-use crate::sys::{Error, Fd, Level, eventfd, log, monotonic};
+use crate::sys::{Error, Fd, eventfd, monotonic};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use std::time::Duration;
 /// Most slots of a monitor's ring: `NM_MONITOR_MAXSLOTS`.
 pub const MAX_SLOTS: u32 = 4096;
 /// Who holds a ring's lock when the engine does.
-const ENGINE: u32 = u32::MAX;
+pub const ENGINE: u32 = u32::MAX;
 /// How long the engine waits for a sync to end. Who takes longer was stopped, or died.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A ring of a port.
 type Place = (PortKey, Dir, u16);
@@ -144,6 +144,21 @@ impl MonitorPort {
         &mut self.region
     }
 
+    /// The same, to look at.
+    pub fn region(&self) -> Option<&Region> {
+        self.region.as_ref()
+    }
+
+    /// Whether this very region is its own.
+    pub fn has(&self, region: &Region) -> bool {
+        self.region.as_ref().is_some_and(|own| std::ptr::eq(own, region))
+    }
+
+    /// The port that it monitors.
+    pub fn parent(&self) -> PortKey {
+        self.parent
+    }
+
     /// Whether it lives in the region of the port that it monitors.
     pub fn shares_region(&self) -> bool {
         self.zero_copy
@@ -184,15 +199,18 @@ impl MonitorPort {
         self.rings.krings(shared).iter().flat_map(ring_buffers).collect()
     }
 
-    /// Forgets all rings, which are the region's to free, unless somebody may still write to them.
+    /// Forgets all rings, which are the region's to free, unless somebody may still write to them: see `ghosts`.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
-        if self.haunted {
-            log(
-                Level::Warn,
-                format_args!("{}: a stopped process may still use its rings: they are not reused", self.name),
-            );
-            return Vec::new();
-        }
+        if self.haunted { Vec::new() } else { self.retire(region) }
+    }
+
+    /// Whether it lives in a region of others, and somebody may still write to its rings.
+    pub fn haunts(&self) -> bool {
+        self.haunted && self.zero_copy
+    }
+
+    /// Forgets all rings, which are the region's to free.
+    pub fn retire(&mut self, region: &Region) -> Vec<Kring> {
         let counts = self.rings.counts();
         let all = [(Dir::Tx, counts.tx), (Dir::Rx, counts.rx)];
         let all = all.into_iter().flat_map(|(dir, n)| (0..n).map(move |i| (dir, i)));

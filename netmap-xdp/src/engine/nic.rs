@@ -14,7 +14,7 @@ use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch};
-use crate::sys::{Error, Fd, Level, Mode, duplicate, log, settings};
+use crate::sys::{Error, Fd, Guarded, Level, Mode, duplicate, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Loader, Program, Socket, SocketPlan, Steering, clean_host_filter,
     mtu_that_fits,
@@ -47,6 +47,8 @@ pub struct NicPort {
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
+    /// Those of its offloads that we switched off.
+    offloads: Option<Guarded>,
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
@@ -57,6 +59,8 @@ pub struct NicPort {
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
     steering: Option<Steering>,
+    /// Whether a queue could not be had since another socket has it, or had it a moment ago.
+    queue_busy: bool,
 }
 
 fn internal(why: String) -> Failure {
@@ -151,10 +155,12 @@ impl NicPort {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
             dev,
             watch,
             failed: None,
+            offloads,
             program,
             mode,
             geometry,
@@ -164,6 +170,7 @@ impl NicPort {
             queues: BTreeMap::new(),
             host: HostSide::default(),
             steering,
+            queue_busy: false,
         })
     }
 
@@ -205,10 +212,13 @@ impl NicPort {
         Ok(())
     }
 
-    /// The link that keeps the program on the interface, for a client.
-    pub fn share_link(&self) -> Result<Option<Arc<Fd>>, Failure> {
+    /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
+    pub fn share_links(&self) -> Result<Vec<Arc<Fd>>, Failure> {
         let copy = self.program.link_fd().map(duplicate).transpose();
-        copy.map(|fd| fd.map(Arc::new)).map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))
+        let link = copy
+            .map(|fd| fd.map(Arc::new))
+            .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
+        Ok(link.into_iter().chain(self.keep()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -296,8 +306,7 @@ impl NicPort {
                 }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None)
-                            .map_err(|e| unbound(&self.dev, queue, e))?
+                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
@@ -328,9 +337,20 @@ impl NicPort {
                     );
                     self.geometry = Geometry::Aligned;
                 }
-                Err(e) => return Err(unbound(&self.dev, queue, e)),
+                Err(e) => return Err(self.refused(queue, e)),
             }
         }
+    }
+
+    fn refused(&mut self, queue: u32, e: BindError) -> Failure {
+        self.queue_busy = matches!(e, BindError::Busy(_));
+        unbound(&self.dev, queue, e)
+    }
+
+    /// Whether the last start failed since another socket has a queue. One that was just closed has it for some
+    /// milliseconds more.
+    pub fn queue_busy(&self) -> bool {
+        self.queue_busy
     }
 
     fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
@@ -473,6 +493,22 @@ impl NicPort {
     /// Every buffer that the port holds.
     pub fn buffers(&self, region: &Region) -> Vec<u32> {
         self.rings.krings(region).iter().flat_map(Kring::buffers).collect()
+    }
+
+    /// What the kernel says it dropped of the queue behind a ring; none of a host ring.
+    pub fn kernel_drops(&self, ring: &Kring) -> Vec<(&'static str, u64)> {
+        let queue = self.queues.get(&u32::from(ring.id()));
+        let host = HostSide::is_host(&self.rings, ring.dir(), ring.id());
+        let Some(seen) = queue.filter(|_| !host).and_then(|q| q.socket.statistics().ok()) else { return Vec::new() };
+        match ring.dir() {
+            Dir::Tx => vec![("tx-invalid-descs", seen.tx_invalid_descs)],
+            Dir::Rx => vec![
+                ("rx-dropped", seen.rx_dropped),
+                ("rx-invalid-descs", seen.rx_invalid_descs),
+                ("rx-ring-full", seen.rx_ring_full),
+                ("rx-fill-ring-empty", seen.rx_fill_ring_empty),
+            ],
+        }
     }
 
     /// Takes down the queues that nobody uses any more; returns their rings, which are the region's to free. Clients have

@@ -9,6 +9,8 @@ use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::ctl::{Failure, PipeRole, RingCounts, Selection};
 use crate::index::distance;
+use crate::port::pipe::{PipeRx, PipeTx};
+use crate::port::{PortRing, Wake};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::{Error, Fd, eventfd};
@@ -146,6 +148,26 @@ impl Pipe {
             }
         }
         all
+    }
+
+    /// Somebody died in a sync: what had crossed is published at once, since nobody may ever sync that end again.
+    pub fn mend(&self, region: &Region, engine: u32) {
+        let [a, b] = &self.ends;
+        for (from, to) in [(a, b), (b, a)] {
+            for i in 0..from.rings.counts().tx {
+                let kring = |end: &End, dir| end.rings.kring(dir, i, region);
+                let wake = |end: &End, dir| end.wakes[dir as usize].get(usize::from(i)).cloned();
+                let pair = || Some((kring(from, Dir::Tx)?, kring(to, Dir::Rx)?));
+                let wakes = wake(from, Dir::Tx).zip(wake(to, Dir::Rx));
+                let (Some((tx, rx)), Some((peer_tx, peer_rx)), Some((send, take))) = (pair(), pair(), wakes) else {
+                    continue;
+                };
+                let sender = PipeTx::new(peer_rx, Wake::new(send.clone(), take.clone()));
+                let receiver = PipeRx::new(peer_tx, Wake::new(take, send));
+                PortRing::new(tx, Box::new(sender)).mend_for(engine);
+                PortRing::new(rx, Box::new(receiver)).mend_for(engine);
+            }
+        }
     }
 
     /// Forgets all rings, which are the region's to free.

@@ -11,7 +11,7 @@ use crate::shm::{Arena, BufPool, Layout, Memory};
 use crate::sync::Ordering::*;
 use crate::sys::{Error, Fd, sealed_memfd};
 use crate::xsk::{Geometry, Umem};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::size_of;
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ pub struct Region {
     layout: Layout,
     objects: Arena,
     buffers: BufPool,
+    /// Rings that were given buffers, by offset, and how many each.
+    filled: HashMap<u64, u32>,
+    /// The `netmap_if` objects, and how many extra buffers each was lent.
+    ifs: HashMap<u64, u32>,
     /// Which memory of the program it is, if it is.
     source: Option<Source>,
 }
@@ -47,6 +51,8 @@ impl Region {
             layout,
             objects: Arena::new(layout.meta),
             buffers: BufPool::new(buffers),
+            filled: HashMap::new(),
+            ifs: HashMap::new(),
             source: None,
         })
     }
@@ -56,7 +62,8 @@ impl Region {
         let failed = |e| Failure::system(&Error::new("memfd_create", format!("region {id}"), e));
         let fd = sealed_memfd(c"netmap-extmem", 0).map_err(failed)?;
         let (objects, buffers) = (Arena::new(layout.meta), BufPool::new(layout.buffers));
-        Ok(Region { id, fd, memory, layout, objects, buffers, source: Some(source) })
+        let (filled, ifs) = (HashMap::new(), HashMap::new());
+        Ok(Region { id, fd, memory, layout, objects, buffers, filled, ifs, source: Some(source) })
     }
 
     /// Which memory of the program it is.
@@ -138,12 +145,16 @@ impl Region {
             ring.held(i).store(0, Relaxed);
         }
         ring.format();
+        if filled {
+            self.filled.insert(offset, slots);
+        }
         Ok(place)
     }
 
     /// Frees a ring; its buffers are another matter.
     pub fn free_ring(&mut self, ring: &Kring) {
         self.objects.free(ring.place().offset);
+        self.filled.remove(&ring.place().offset);
     }
 
     /// Frees buffers, but for those that are `kept` by a live ring: a program may have written any index into its slots.
@@ -181,6 +192,7 @@ impl Region {
         for (cell, ring) in cells.iter().zip(rings) {
             cell.store(ring.map_or(0, |r| r as i64 - offset as i64), Relaxed);
         }
+        self.ifs.insert(offset, 0);
         Ok(offset)
     }
 
@@ -196,22 +208,52 @@ impl Region {
             n += 1;
         }
         head.ni_bufs_head.store(next, Relaxed);
+        *self.ifs.entry(nifp).or_default() += n;
         n
     }
 
     /// Frees a `netmap_if` and the extra buffers that hang on it now, however many the program left there.
     pub fn free_if(&mut self, nifp: u64, kept: &HashSet<u32>) {
-        if let Ok(head) = self.memory.object::<IfHeader>(nifp) {
-            let mut chain = Vec::new();
-            let mut i = head.ni_bufs_head.load(Relaxed);
-            while (NETMAP_FIRST_BUF..self.layout.buffers).contains(&i) && chain.len() < self.layout.buffers as usize {
-                chain.push(i);
-                let mut word = [0; 4];
-                let _ = self.memory.read(self.layout.buffer(i), &mut word);
-                i = u32::from_ne_bytes(word);
-            }
-            self.give_back(chain, kept);
-        }
+        let chain = self.extra_list(nifp);
+        self.ifs.remove(&nifp);
+        let elsewhere: HashSet<u32> = self.extra_lists().into_iter().chain(kept.iter().copied()).collect();
+        self.give_back(chain, &elsewhere);
         self.objects.free(nifp);
+    }
+
+    /// The extra buffers that hang on a `netmap_if` now, as far as the list makes sense: its program writes it.
+    fn extra_list(&self, nifp: u64) -> Vec<u32> {
+        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+        let mut i = self.memory.object::<IfHeader>(nifp).map_or(0, |head| head.ni_bufs_head.load(Relaxed));
+        while (NETMAP_FIRST_BUF..self.layout.buffers).contains(&i) && seen.insert(i) {
+            chain.push(i);
+            let mut word = [0; 4];
+            let _ = self.memory.read(self.layout.buffer(i), &mut word);
+            i = u32::from_ne_bytes(word);
+        }
+        chain
+    }
+
+    /// The same of all of them.
+    pub fn extra_lists(&self) -> Vec<u32> {
+        let lending = self.ifs.iter().filter(|(_, lent)| **lent > 0);
+        lending.flat_map(|(&nifp, _)| self.extra_list(nifp)).collect()
+    }
+
+    /// Extra buffers that were lent to registrations that still exist.
+    pub fn lent(&self) -> u32 {
+        self.ifs.values().sum()
+    }
+
+    /// Buffers that did not come back: those that are out, less those that live rings and registrations were given. Their
+    /// programs had them outside of any slot when they died.
+    pub fn owed(&self) -> u32 {
+        let given = self.filled.values().sum::<u32>() + self.lent();
+        (self.usable() - self.available()).saturating_sub(given)
+    }
+
+    /// Which buffers are free, by index; the first two, which nobody gets, count as such.
+    pub fn free_map(&self) -> Vec<bool> {
+        self.buffers.free_map()
     }
 }

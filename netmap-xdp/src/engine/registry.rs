@@ -1,5 +1,6 @@
 //! The ports that exist, by kind and key, and what the engine does with any of them.
 
+use super::ghosts::Ghost;
 use super::grant::RingGrant;
 use super::monitor::{self, Links, MonitorPort};
 use super::nic::NicPort;
@@ -21,6 +22,13 @@ use std::sync::Arc;
 pub struct NicKey {
     namespace: (u64, u64),
     ifindex: u32,
+}
+
+impl NicKey {
+    /// The network namespace that it is in.
+    pub fn namespace(&self) -> (u64, u64) {
+        self.namespace
+    }
 }
 
 /// The key of a netdev of the calling thread's namespace.
@@ -75,12 +83,16 @@ pub struct Ports {
     pub nulls: HashMap<u64, NullPort>,
     /// Monitors, the oldest first.
     pub monitors: BTreeMap<u64, MonitorPort>,
+    /// Monitors that are closed, and whose rings somebody may still write to.
+    pub ghosts: Vec<Ghost>,
     /// Which rings they tap.
     pub links: Links,
     /// Regions of ports that do not live in region 1; of a pipe, under its master.
     pub abroad: HashMap<PortKey, u16>,
     /// Switches and their ports.
     pub vales: Switchboard,
+    /// Whether the last start failed since somebody has a queue, or had it a moment ago.
+    pub queue_busy: bool,
     /// Switch ports that pipes hang on, and which keep them there.
     pub parents: HashMap<PipeKey, ValeId>,
 }
@@ -164,6 +176,7 @@ impl Ports {
                     here.map(|(_, p)| p).find_map(|p| p.sibling(g))
                 };
                 let started = port.start(selection, region, &sibling);
+                self.queue_busy = started.is_err() && port.queue_busy();
                 self.nics.insert(*k, port);
                 started
             }
@@ -187,10 +200,10 @@ impl Ports {
     }
 
     /// What keeps a NIC's XDP program in place, for a client.
-    pub fn share_link(&self, key: &PortKey) -> Result<Option<Arc<Fd>>, Failure> {
+    pub fn share_links(&self, key: &PortKey) -> Result<Vec<Arc<Fd>>, Failure> {
         match key {
-            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(None), NicPort::share_link),
-            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => Ok(None),
+            PortKey::Nic(k) => self.nics.get(k).map_or(Ok(vec![]), NicPort::share_links),
+            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => Ok(vec![]),
         }
     }
 
@@ -212,6 +225,11 @@ impl Ports {
                 log(Level::Debug, format_args!("client {client} died in a sync; the next sync repairs its ring"));
             }
             ring.break_tap_lock(client);
+        }
+        for (key, pipe) in &self.pipes {
+            if let Some(region) = regions.get(&self.mem_id(&PortKey::Pipe(*key, PipeRole::Master))) {
+                pipe.mend(region, monitor::ENGINE);
+            }
         }
         self.vales.abandon(client, regions);
     }
@@ -250,8 +268,24 @@ impl Ports {
         }
     }
 
+    /// The region that a port has to itself, to look at.
+    pub fn private_region(&self, key: &PortKey) -> Option<&Region> {
+        match key {
+            PortKey::Monitor(k) => self.monitors.get(k)?.region(),
+            _ => None,
+        }
+    }
+
     /// Every buffer of a region that a live ring names.
     pub fn buffers(&self, region: &Region) -> HashSet<u32> {
+        self.named(region).into_iter().collect()
+    }
+
+    /// The same, each as often as rings name it.
+    pub fn named(&self, region: &Region) -> Vec<u32> {
+        if let Some(own) = self.monitors.values().find(|m| m.has(region)) {
+            return own.krings(None).iter().flat_map(monitor::ring_buffers).collect();
+        }
         let here = |key: PortKey| self.mem_id(&key) == region.id;
         let nics = self.nics.iter().filter(|(k, _)| here(PortKey::Nic(**k))).flat_map(|(_, p)| p.buffers(region));
         let pipes = self.pipes.iter().filter(|(k, _)| here(PortKey::Pipe(**k, PipeRole::Master)));
@@ -259,6 +293,7 @@ impl Ports {
         let monitors = self.monitors.iter().filter(|(k, p)| p.shares_region() && here(PortKey::Monitor(**k)));
         let monitors = monitors.flat_map(|(_, p)| p.buffers(region));
         let vales = self.vales.iter().filter(|(_, p)| p.mem_id() == region.id).flat_map(|(_, p)| p.buffers(region));
+        let vales = vales.chain(self.vales.haunted(region)).chain(self.of_ghosts(region));
         nics.chain(pipes.flat_map(|(_, p)| p.buffers(region))).chain(nulls).chain(monitors).chain(vales).collect()
     }
 
@@ -267,7 +302,13 @@ impl Ports {
         self.nics.retain(|_, p| !p.rings().idle());
         self.pipes.retain(|_, p| !p.idle());
         self.nulls.retain(|_, p| !p.rings().idle());
-        self.monitors.retain(|_, p| !p.rings().idle());
+        let closed: Vec<u64> = self.monitors.iter().filter(|(_, p)| p.rings().idle()).map(|(&id, _)| id).collect();
+        for id in closed {
+            let mem_id = self.mem_id(&PortKey::Monitor(id));
+            if let Some(port) = self.monitors.remove(&id).filter(MonitorPort::haunts) {
+                self.haunt(port, mem_id);
+            }
+        }
         let (nics, pipes, nulls, monitors) = (&self.nics, &self.pipes, &self.nulls, &self.monitors);
         self.abroad.retain(|key, _| match key {
             PortKey::Nic(k) => nics.contains_key(k),

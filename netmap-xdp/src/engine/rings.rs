@@ -140,6 +140,11 @@ impl RingTable {
         self.rings[dir as usize].get(usize::from(i)).map_or(0, |r| r.users)
     }
 
+    /// Whether somebody has a ring to himself.
+    pub fn exclusive(&self, dir: Dir, i: u16) -> bool {
+        self.rings[dir as usize].get(usize::from(i)).is_some_and(|r| r.exclusive)
+    }
+
     /// Where a ring and its state lie, once it was made.
     pub fn place(&self, dir: Dir, i: u16) -> Option<(RingPlace, KringPlace)> {
         let ring = self.rings[dir as usize].get(usize::from(i))?;

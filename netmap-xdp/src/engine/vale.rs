@@ -37,8 +37,8 @@ const PIPES: u32 = 2;
 const LONGEST: usize = 15;
 /// Who the engine is in a ring's lock.
 const ENGINE: u32 = (1 << 31) - 1;
-/// How long a port that goes waits for senders that are filling its rings.
-const DRAIN: Duration = Duration::from_millis(200);
+/// After so long a sender that does not let go of a port that is gone is told of.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Names a VALE port while it exists.
 pub type ValeId = u64;
@@ -92,11 +92,21 @@ struct Shared {
     memory: Arc<Memory>,
 }
 
+/// Rings of a port that is gone, which a sender still fills: it is busy, stopped or dead.
+struct Haunted {
+    name: PortName,
+    mem_id: u16,
+    rings: RingTable,
+    told: bool,
+    since: Duration,
+}
+
 /// All switches and VALE ports.
 #[derive(Default)]
 pub struct Switchboard {
     switches: Vec<Option<SwitchBox>>,
     ports: HashMap<ValeId, ValePort>,
+    haunted: Vec<Haunted>,
     next: u64,
     /// What senders in the engine's own process know.
     mates: Arc<Mates>,
@@ -158,6 +168,11 @@ fn private(counts: RingCounts, slots: [u32; 2]) -> Result<RingTable, Failure> {
 }
 
 impl ValePort {
+    /// The network namespace in which its name counts.
+    pub fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
     /// Its name.
     pub fn name(&self) -> PortName {
         self.name
@@ -570,6 +585,57 @@ impl Switchboard {
                 }
             }
         }
+        for gone in &self.haunted {
+            let rings = regions.get(&gone.mem_id).map_or_else(Vec::new, |region| gone.rings.krings(region));
+            for ring in rings.iter().filter(|k| k.dir() == Dir::Rx) {
+                // The port is gone: nobody waits for what comes of it.
+                let _ = lease::bury(ring, client, ENGINE);
+            }
+        }
+    }
+
+    /// Rings of ports that are gone, and that nobody fills any more: they and their buffers are the region's to free.
+    pub fn settle(&mut self, region: &Region) -> (Vec<Kring>, Vec<u32>) {
+        let (mut rings, mut buffers) = (Vec::new(), Vec::new());
+        self.haunted.retain_mut(|gone| {
+            if gone.mem_id != region.id {
+                return true;
+            }
+            let all = gone.rings.krings(region);
+            if quiet(&all) {
+                buffers.extend(all.iter().flat_map(Kring::slot_buffers));
+                rings.extend(all);
+                return false;
+            }
+            if !gone.told && monotonic() > gone.since + DRAIN {
+                gone.told = true;
+                let name = gone.name;
+                log(Level::Warn, format_args!("{name}: a sender does not let go; the port's buffers wait for that"));
+            }
+            true
+        });
+        (rings, buffers)
+    }
+
+    /// Buffers of such rings that somebody may still write to.
+    pub fn haunted(&self, region: &Region) -> Vec<u32> {
+        let here = self.haunted.iter().filter(|gone| gone.mem_id == region.id);
+        here.flat_map(|gone| gone.rings.krings(region)).flat_map(|k| k.slot_buffers()).collect()
+    }
+
+    /// Regions with such rings.
+    pub fn haunts(&self) -> Vec<u16> {
+        self.haunted.iter().map(|gone| gone.mem_id).collect()
+    }
+
+    /// Whether there are such rings.
+    pub fn unsettled(&self) -> bool {
+        !self.haunted.is_empty()
+    }
+
+    /// A region is gone, and such rings with it.
+    pub fn forget_region(&mut self, mem_id: u16) {
+        self.haunted.retain(|gone| gone.mem_id != mem_id);
     }
 
     /// What a sender needs to fill the receive rings of a port, if its generation is still that.
@@ -603,22 +669,29 @@ impl Switchboard {
             });
         }
         let Some(port) = self.ports.get_mut(&id) else { return Default::default() };
-        let mut kept = Vec::new();
-        let quiet = settle(&port.rings, region);
-        if !quiet {
-            // Somebody may still write there: what is lost is lost, nobody else's packets are.
-            log(Level::Warn, format_args!("{}: a sender did not let go; the port's buffers are lost", port.name));
-        }
-        let buffers = if quiet { port.buffers(region) } else { Vec::new() };
-        for (dir, n) in [(Dir::Tx, port.counts.tx), (Dir::Rx, port.counts.rx)] {
-            kept.extend((0..n).filter_map(|i| port.rings.retire(dir, i, region)));
+        let all = port.rings.krings(region);
+        for ring in all.iter().filter(|k| k.dir() == Dir::Rx) {
+            // Whether its lock could be had shows below.
+            let _ = lease::halt(ring, ENGINE);
         }
         port.made = 0;
         port.shared = None;
-        if let Ok(fresh) = fresh {
-            port.rings = fresh;
+        let (name, mem_id) = (port.name, port.mem_id);
+        let Ok(fresh) = fresh else {
+            // No memory for state of its own: what is not quiet now is lost until the region goes.
+            let quiet = quiet(&all);
+            let buffers = if quiet { all.iter().flat_map(Kring::slot_buffers).collect() } else { Vec::new() };
+            all.iter().for_each(|k| drop(port.rings.retire(k.dir(), k.id(), region)));
+            return if quiet { (all, buffers) } else { Default::default() };
+        };
+        let rings = std::mem::replace(&mut port.rings, fresh);
+        if quiet(&all) {
+            let buffers = all.iter().flat_map(Kring::slot_buffers).collect();
+            return (all, buffers);
         }
-        if quiet { (kept, buffers) } else { Default::default() }
+        // Somebody is still at it, or died over it: see `settle`.
+        self.haunted.push(Haunted { name, mem_id, rings, told: false, since: monotonic() });
+        Default::default()
     }
 
     /// Drops ephemeral ports that nobody uses and `pinned` does not name.
@@ -632,18 +705,9 @@ impl Switchboard {
     }
 }
 
-/// Stops senders from filling the receive rings, and waits until those that do are done.
-fn settle(rings: &RingTable, region: &Region) -> bool {
-    let inlets: Vec<_> = rings.krings(region).into_iter().filter(|k| k.dir() == Dir::Rx).collect();
-    let mut quiet = inlets.iter().filter(|k| !lease::halt(k, ENGINE)).count() == 0;
-    let end = monotonic() + DRAIN;
-    for k in &inlets {
-        while quiet && !lease::quiet(k, ENGINE) {
-            quiet = monotonic() < end;
-            std::thread::yield_now();
-        }
-    }
-    quiet
+/// Whether nobody fills these rings; senders have been told that they are halted.
+fn quiet(rings: &[Kring]) -> bool {
+    rings.iter().filter(|k| k.dir() == Dir::Rx).all(|k| lease::quiet(k, ENGINE))
 }
 
 const _: () = assert!(NETMAP_REQ_IFNAMSIZ > 2 * LONGEST);

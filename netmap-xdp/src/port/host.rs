@@ -228,8 +228,9 @@ impl HostRx {
         while i != stop && i != at {
             let other = k.held(i).load(Relaxed);
             if let Some(place) = k.buffer(other) {
-                k.held(i).store(NO_BUFFER, Relaxed);
+                // In this order, so that a death in between loses nothing: see `Kring::recover_held`.
                 k.held(at).store(other, Relaxed);
+                k.held(i).store(NO_BUFFER, Relaxed);
                 return Some(place);
             }
             i = next_slot(i, n);
@@ -286,7 +287,7 @@ impl HostRx {
         let (mut head, mut body) = (head, body);
         loop {
             let slot = k.slot(at);
-            let idx = k.held(at).swap(NO_BUFFER, Relaxed);
+            let idx = k.held(at).load(Relaxed);
             let (mut len, size) = (0, BUF_SIZE as usize);
             for part in [&mut head, &mut body] {
                 let (now, later) = part.split_at(part.len().min(size - len));
@@ -302,6 +303,8 @@ impl HostRx {
                 slot.buf_idx.store(idx, Relaxed);
                 flags |= NS_BUF_CHANGED;
             }
+            // In this order, for `repair`.
+            k.held(at).store(NO_BUFFER, Relaxed);
             slot.len.store(len as u16, Relaxed);
             slot.flags.store(flags, Relaxed);
             at = next_slot(at, k.num_slots());
@@ -327,6 +330,14 @@ impl Carrier for HostRx {
 
     fn signal(&self) -> Option<(RawFd, i32)> {
         Some((self.tap.as_raw_fd(), libc::EPOLLIN))
+    }
+
+    /// Frames that were read and did not become the program's are lost, as on a wire; their buffers are in the slots.
+    fn repair(&self, k: &Kring) {
+        let n = k.num_slots();
+        let kernels = (0..n).filter(|&i| distance(k.hwcur(), i, n) >= distance(k.hwcur(), k.hwtail(), n));
+        let taken = kernels.filter(|&i| k.held(i).load(Relaxed) == NO_BUFFER);
+        k.recover_held(taken.map(|i| k.slot(i).buf_idx.load(Relaxed)).collect::<Vec<_>>());
     }
 
     fn probe(&self, k: &Kring) {
@@ -471,6 +482,10 @@ impl Carrier for ForwardUp {
 
     fn arm(&self, k: &Kring) -> bool {
         self.inner.arm(k)
+    }
+
+    fn repair(&self, k: &Kring) {
+        self.inner.repair(k);
     }
 
     fn probe(&self, k: &Kring) {

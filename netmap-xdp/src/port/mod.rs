@@ -182,6 +182,7 @@ impl PortRing {
             return (Synced::Stopped, false);
         }
         let Some(_lock) = k.try_lock(client) else { return (Synced::Busy, false) };
+        self.mend();
         if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
             k.reinit();
             return (Synced::Reinit, false);
@@ -193,6 +194,23 @@ impl PortRing {
         (Synced::Done, k.finish_at())
     }
 
+    /// Repairs the ring for those who wait at its other end, if a death left it so and nobody syncs it now.
+    pub fn mend_for(&self, client: u32) {
+        if let Some(_lock) = self.kring.try_lock(client) {
+            self.mend();
+        }
+    }
+
+    /// Repairs a ring whose last holder died over it; its lock is held.
+    #[inline]
+    fn mend(&self) {
+        let k = &self.kring;
+        if k.state().repair.load(Relaxed) != 0 {
+            self.carrier.repair(k);
+            k.state().repair.store(0, Relaxed);
+        }
+    }
+
     /// Syncs the ring on behalf of `client` (not 0).
     #[inline]
     pub fn sync(&self, client: u32) -> Synced {
@@ -201,10 +219,7 @@ impl PortRing {
             return Synced::Stopped;
         }
         let Some(_lock) = k.try_lock(client) else { return Synced::Busy };
-        if k.state().repair.load(Relaxed) != 0 {
-            self.carrier.repair(k);
-            k.state().repair.store(0, Relaxed);
-        }
+        self.mend();
         if self.taps.stale(k) {
             return Synced::Stale;
         }

@@ -15,6 +15,7 @@ use crate::sync::{AtomicBool, Ordering::*};
 use crate::sys::xdp;
 use crate::sys::{Errno, Fd};
 use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxPlan};
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -147,8 +148,9 @@ impl NicTx {
             }
             i = next_slot(i, n);
         }
-        batch.publish();
-        k.set_hwcur(i);
+        k.hand_over(batch.end(), i, || {
+            batch.publish();
+        });
         k.count(packets, bytes);
         if left_out {
             // No completion will tell of these slots.
@@ -284,6 +286,20 @@ impl Carrier for NicTx {
         Some(self.socket.as_raw_fd())
     }
 
+    /// Slots that were published belong to the kernel, others do not; completions that were processed are not looked at again.
+    fn repair(&self, k: &Kring) {
+        let (sent, done) = (self.tx.0.positions().0, self.completion.positions().1);
+        k.recover_handed(sent);
+        if self.plan.geometry == Geometry::Unaligned {
+            // Each descriptor has one completion, and here each slot one descriptor.
+            let twice = sent.wrapping_sub(done).wrapping_sub(k.under_way());
+            if twice <= self.completion.waiting() {
+                self.completion.skip(twice);
+            }
+        }
+        k.advance_tx_tail();
+    }
+
     fn probe(&self, k: &Kring) {
         probe(&self.socket, k);
     }
@@ -318,15 +334,15 @@ impl NicRx {
     #[inline]
     fn release(&self, k: &Kring) -> Result<(), BadSlot> {
         let (head, n) = (k.rhead(), k.num_slots());
-        let mut i = k.hwcur();
-        if i == head {
+        let i = Cell::new(k.hwcur());
+        if i.get() == head {
             return Ok(());
         }
         let mut result = Ok(());
-        let sent = self.fill.produce(|| {
-            while i != head {
-                let (at, slot) = (i, k.slot(i));
-                i = next_slot(i, n);
+        let next = || {
+            while i.get() != head {
+                let (at, slot) = (i.get(), k.slot(i.get()));
+                i.set(next_slot(at, n));
                 let idx = slot.buf_idx.load(Relaxed);
                 if k.is_buffer(idx) {
                     k.held(at).store(idx, Relaxed);
@@ -338,8 +354,10 @@ impl NicRx {
                 result = Err(BadSlot);
             }
             None
-        });
-        k.set_hwcur(i);
+        };
+        let sent = self.fill.produce_by(next, |at, publish| k.hand_over(at, i.get(), publish));
+        // Slots that gave nothing are done with too.
+        k.set_hwcur(i.get());
         if sent.is_err() {
             result = Err(BadSlot);
         }
@@ -360,11 +378,26 @@ impl NicRx {
     /// Received descriptors become slots from `hwtail` on.
     #[inline]
     fn receive(&self, k: &Kring) -> Result<(), BadSlot> {
+        let bounced = Cell::new(None);
+        loop {
+            let received = self.receive_until(k, &bounced);
+            // Only now that its descriptor is gone: a death in between must not give the kernel a buffer twice.
+            match bounced.take() {
+                Some(idx) if received.is_ok() && self.refill(idx) => {}
+                _ => return received,
+            }
+        }
+    }
+
+    /// The same, up to a frame that cannot be received, whose buffer goes to `bounced`.
+    #[inline]
+    fn receive_until(&self, k: &Kring, bounced: &Cell<Option<u32>>) -> Result<(), BadSlot> {
         let (n, stop) = (k.num_slots(), k.rx_stop());
-        let mut at = k.hwtail();
+        let next = Cell::new(k.hwtail());
         let (mut packets, mut bytes) = (0, 0);
-        let taken = self.rx.consume(|addr, len, more| {
-            if at == stop {
+        let take = |addr, len, more| {
+            let at = next.get();
+            if at == stop || bounced.get().is_some() {
                 return false;
             }
             let (idx, shift) = self.plan.geometry.received(addr);
@@ -379,7 +412,8 @@ impl NicRx {
                 // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
                 k.held(at).store(idx, Relaxed);
                 k.dropped(Drop::TooLong);
-                return self.refill(idx);
+                bounced.set(Some(idx));
+                return true;
             }
             if shift != i64::from(offset) {
                 place(k, idx, shift, offset, len);
@@ -393,10 +427,10 @@ impl NicRx {
             slot.flags.store(flags, Relaxed);
             packets += u64::from(!more);
             bytes += u64::from(len);
-            at = next_slot(at, n);
+            next.set(next_slot(at, n));
             true
-        });
-        k.set_hwtail(at);
+        };
+        let taken = self.rx.consume_by(take, |at, publish| k.take_over(at, next.get(), publish));
         if packets > 0 {
             k.count(packets, bytes);
         }
@@ -431,6 +465,14 @@ impl Carrier for NicRx {
         Some(self.socket.as_raw_fd())
     }
 
+    /// Buffers that were published are the kernel's; frames that were taken and not yet released are received again.
+    fn repair(&self, k: &Kring) {
+        k.recover_handed(self.fill.positions().0);
+        k.recover_received(self.rx.0.positions().1);
+        let index = |addr| u32::try_from(self.plan.geometry.received(addr).0).unwrap_or(NO_BUFFER);
+        k.recover_held(self.rx.addresses().into_iter().map(index));
+    }
+
     fn level(&self, k: &Kring) -> bool {
         // What is in the kernel's ring has room in ours.
         k.hwtail() != k.rx_stop()
@@ -454,3 +496,6 @@ fn probe(socket: &Fd, k: &Kring) {
         note(k, e);
     }
 }
+
+#[cfg(test)]
+mod tests;

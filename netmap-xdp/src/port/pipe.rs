@@ -12,7 +12,7 @@
 
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
-use crate::index::prev_slot;
+use crate::index::{next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
@@ -172,6 +172,23 @@ impl Carrier for PipeTx {
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
     }
+
+    /// Whole packets that crossed are published. What did not cross is copied again.
+    fn repair(&self, k: &Kring) {
+        let (n, sent) = (k.num_slots(), k.hwcur());
+        let (mut i, mut complete) = (self.peer.state().peer_tail.load(Relaxed), None);
+        if i >= n || sent >= n {
+            return;
+        }
+        while i != sent {
+            let more = self.peer.slot(i).flags.load(Relaxed) & NS_MOREFRAG != 0;
+            i = next_slot(i, n);
+            complete = if more { complete } else { Some(i) };
+        }
+        if let Some(tail) = complete {
+            publish(&self.peer, &self.wake, tail);
+        }
+    }
 }
 
 impl Carrier for PipeRx {
@@ -195,4 +212,15 @@ impl Carrier for PipeRx {
     fn arm(&self, k: &Kring) -> bool {
         self.wake.arm(k)
     }
+
+    /// What was given back is published.
+    fn repair(&self, k: &Kring) {
+        let n = k.num_slots();
+        if k.hwcur() < n {
+            publish(&self.peer, &self.wake, prev_slot(k.hwcur(), n));
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::xsk::Geometry;
 use std::sync::Arc;
 
 wire_struct! {
-    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, link, awaited }
+    Grant { id, reply, region, extmem, private, private_size, tx, rx, name, mode, links, awaited }
     TapsGrant { number, taps }
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }

@@ -11,6 +11,7 @@
 //! Taps(token, ring)           -> Taps: the monitors of one of its rings
 //! ValePeer(switch, port)      -> ValePeer: what a sender needs to fill the rings of a port of a switch
 //! Steer(token, rules)         -> Done: which frames of its NIC netmap gets, from now on
+//! Status(namespace, part)     -> Status: regions, ports, rings, holders, as far as the client may know of them
 //! Ask(namespace, request)     -> Answer; for a registration: Done, if it would not be refused at once
 //! anything                    -> Failed
 //! ```
@@ -20,6 +21,7 @@
 mod frame;
 mod grant;
 mod request;
+mod status;
 mod wire;
 
 #[cfg(test)]
@@ -29,7 +31,7 @@ pub use frame::{Assembly, Header, PIECE, Piece, VERSION, open, pieces};
 pub use wire::{Malformed, Reader, Wire, Writer};
 
 use crate::ctl::{self, Condition, Failure};
-use crate::engine::{Grant, TapsGrant, ValePeer};
+use crate::engine::{Grant, Part, Status, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sys::Fd;
 use crate::xsk::Steering;
@@ -62,6 +64,17 @@ pub enum ToEngine {
     ValePeer(PeerAsked),
     /// What was granted is mapped.
     Mapped(Arc<Fd>),
+    /// What is there?
+    Status(StatusAsked),
+}
+
+/// A part of what there is.
+#[derive(Debug)]
+pub struct StatusAsked {
+    /// The network namespace of who asks.
+    pub namespace: Option<Arc<Fd>>,
+    /// Which part.
+    pub part: Part,
 }
 
 /// A ring of a bound descriptor.
@@ -96,7 +109,7 @@ pub struct PeerAsked {
 }
 
 /// A registration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RegisterToken {
     /// The descriptor to bind.
     pub token: Arc<Fd>,
@@ -138,6 +151,8 @@ pub enum FromEngine {
     Taps(Option<TapsGrant>),
     /// To `ValePeer`; nothing if that generation is over, or the sender has no port of that switch.
     ValePeer(Option<ValePeer>),
+    /// To `Status`.
+    Status(Status),
 }
 
 /// To `Hello`.
@@ -164,6 +179,7 @@ wire_struct! {
     RingOf { token, dir, ring }
     Steer { token, rules }
     PeerAsked { switch, port, generation }
+    StatusAsked { namespace, part }
     Welcome { client, admitted }
     Granted { grant, flags }
 }
@@ -171,11 +187,12 @@ wire_struct! {
 wire_enum! {
     ToEngine {
         1 => Hello(name), 2 => Open, 3 => Register(r), 4 => Attach(token), 5 => Release(token), 6 => Ask(r),
-        7 => Taps(r), 8 => ValePeer(r), 9 => Mapped(token), 10 => Steer(r),
+        7 => Taps(r), 8 => ValePeer(r), 9 => Mapped(token), 10 => Status(r),
+        11 => Steer(r),
     }
     FromEngine {
         0 => Failed(f), 1 => Welcome(w), 2 => Opened(fd), 3 => Granted(g), 4 => Unbound, 5 => Unknown, 6 => Answer(r),
-        7 => Done, 8 => Taps(t), 9 => ValePeer(p),
+        7 => Done, 8 => Taps(t), 9 => ValePeer(p), 10 => Status(s),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::ctl::{
     Csb, EventFdPair, EventFds, Geometry, KloopMode, Offsets, Options, Pool, Pools, PortInfo, PortInfoReply, PortName,
     Register, RegisterReply, Reply, Request, ValeAttach, ValeConfig, ValeList, ValeListReply,
 };
-use crate::engine::{CarrierGrant, GrantId, RingGrant};
+use crate::engine::{CarrierGrant, GrantId, Holder, Kind, PortStatus, RegionStatus, RingGrant, RingStatus};
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
 use crate::sys::{Errno, Mode, sealed_memfd};
@@ -68,7 +68,7 @@ fn grant(queues: u16) -> Grant {
         rx.push(one(Dir::Rx));
     }
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
-    let (region, private, link) = (file(), file(), Some(file()));
+    let (region, private, links) = (file(), file(), vec![file()]);
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
     Grant {
         id: GrantId(99),
@@ -81,7 +81,7 @@ fn grant(queues: u16) -> Grant {
         rx,
         name,
         mode,
-        link,
+        links,
         awaited: true,
     }
 }
@@ -94,7 +94,7 @@ fn pipe_grant() -> Grant {
         ring.carrier = CarrierGrant::Pipe { peer, peer_kring, wake: file(), wake_peer: file() };
     }
     grant.rx[1].carrier = CarrierGrant::Null;
-    (grant.link, grant.mode) = (None, None);
+    (grant.links, grant.mode) = (vec![], None);
     grant
 }
 
@@ -168,8 +168,43 @@ fn to_engine() -> Vec<ToEngine> {
         ToEngine::Register(RegisterToken { token: file(), namespace: None, register: register() }),
         ToEngine::Register(RegisterToken { token: file(), namespace: Some(file()), register: register() }),
     ];
+    all.push(ToEngine::Status(StatusAsked { namespace: Some(file()), part: Part { from: 7, accounts: true } }));
     all.extend(requests().into_iter().map(|request| ToEngine::Ask(Asked { namespace: Some(file()), request })));
     all
+}
+
+fn status() -> Status {
+    let ring = RingStatus {
+        dir: Dir::Rx,
+        id: 1,
+        host: true,
+        slots: 64,
+        users: 2,
+        exclusive: true,
+        pending: true,
+        stopped: false,
+        monitored: true,
+        syncing: 9,
+        kernel: 63,
+        packets: 1 << 40,
+        bytes: 2,
+        syncs: 3,
+        reinits: 4,
+        drops: vec![("no-room".into(), 5)],
+    };
+    let holder = Holder { pid: 1, uid: 2, comm: "lb".into() };
+    let port = PortStatus {
+        name: "eth0".into(),
+        kind: Kind::Nic,
+        namespace: 1,
+        region: 1,
+        mode: None,
+        rings: vec![ring],
+        grants: vec![GrantId(3)],
+        holders: vec![holder],
+    };
+    let region = RegionStatus { id: 1, owner: "x".into(), buffers: 9, examples: vec![5, 6], ..Default::default() };
+    Status { regions: vec![region], ports: vec![port], next: Some(4) }
 }
 
 fn from_engine() -> Vec<FromEngine> {
@@ -183,6 +218,7 @@ fn from_engine() -> Vec<FromEngine> {
         FromEngine::Unknown,
         FromEngine::Done,
     ];
+    all.push(FromEngine::Status(status()));
     all.extend(replies().into_iter().map(FromEngine::Answer));
     all
 }

@@ -12,7 +12,8 @@ use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
 use super::layout::{KringState, REASONS, RingHeader, SlotView};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::shm::{BUF_SIZE, Memory, OutOfRange, Packets, Ref, Slice};
-use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*, compiler_fence};
+use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::Arc;
 
@@ -166,8 +167,13 @@ impl Kring {
         s.producer.store(0, Relaxed);
         s.lease.store(0, Relaxed);
         s.sleeping.store(0, Relaxed);
-        for cell in [&s.taps, &s.shown, &s.tap_lock] {
+        for cell in [&s.taps, &s.shown, &s.tap_lock, &s.repair] {
             cell.store(0, Relaxed);
+        }
+        // Positions of AF_XDP rings of which nothing is known: a producer that never moved leaves the cursors where they are.
+        for (at, to, now) in [(&s.handed_at, &s.handed_to, 0), (&s.received_at, &s.received_to, tail)] {
+            at.store(0, Relaxed);
+            to.store(now, Relaxed);
         }
         self.publish();
     }
@@ -555,6 +561,81 @@ impl Kring {
     pub fn slot_buffers(&self) -> Vec<u32> {
         let slots = self.slots.iter().map(|slot| slot.buf_idx.load(Relaxed));
         slots.filter(|&i| self.is_buffer(i)).collect()
+    }
+
+    /// Hands `[hwcur, to)` over by `publish`, which moves a producer to `at`, so that a death in between leaves no doubt about
+    /// where hwcur is: see [`Kring::recover_handed`].
+    #[inline]
+    pub fn hand_over(&self, at: u32, to: u32, publish: impl FnOnce()) {
+        self.state.handed_at.store(at, Relaxed);
+        self.state.handed_to.store(to, Relaxed);
+        // A death is a signal to this very thread: what matters is the order of its own stores.
+        compiler_fence(SeqCst);
+        publish();
+        compiler_fence(SeqCst);
+        self.set_hwcur(to);
+    }
+
+    /// The same for `[hwtail, to)`, received by `publish`, which moves a consumer to `at`.
+    #[inline]
+    pub fn take_over(&self, at: u32, to: u32, publish: impl FnOnce()) {
+        self.state.received_at.store(at, Relaxed);
+        self.state.received_to.store(to, Relaxed);
+        compiler_fence(SeqCst);
+        publish();
+        compiler_fence(SeqCst);
+        self.set_hwtail(to);
+    }
+
+    /// After a death: hwcur follows the producer if that was moved. It stands at `producer` now.
+    pub fn recover_handed(&self, producer: u32) {
+        let (at, to) = (self.state.handed_at.load(Relaxed), self.state.handed_to.load(Relaxed));
+        if at == producer && to < self.place.slots {
+            self.set_hwcur(to);
+        }
+    }
+
+    /// After a death: hwtail follows the consumer if that was moved. It stands at `consumer` now.
+    pub fn recover_received(&self, consumer: u32) {
+        let (at, to) = (self.state.received_at.load(Relaxed), self.state.received_to.load(Relaxed));
+        if at == consumer && to < self.place.slots {
+            self.set_hwtail(to);
+        }
+    }
+
+    /// After a death, receive: `held` of the kernel's slots names each buffer once, and those of `back` again, which had been
+    /// taken for slots that never became the program's. In order, from hwtail.
+    pub fn recover_held(&self, back: impl IntoIterator<Item = u32>) {
+        let n = self.place.slots;
+        let first = self.hwtail() % n;
+        // All of them if the two cursors meet.
+        let count = n - distance(self.hwcur() % n, first, n);
+        let kernels = || (0..count).map(|k| (first + k) % n);
+        let mut named: HashSet<u32> =
+            (0..n - count).map(|k| self.slot((self.hwcur() + k) % n).buf_idx.load(Relaxed)).collect();
+        // The later of two names is where the buffer was put when two slots changed places.
+        for i in kernels().collect::<Vec<_>>().into_iter().rev() {
+            let idx = self.held(i).load(Relaxed);
+            if idx != NO_BUFFER && !named.insert(idx) {
+                self.held(i).store(NO_BUFFER, Relaxed);
+            }
+        }
+        let mut vacant = kernels().filter(|&i| self.held(i).load(Relaxed) == NO_BUFFER).collect::<Vec<_>>().into_iter();
+        for idx in back.into_iter().filter(|&idx| self.is_buffer(idx)) {
+            if named.insert(idx)
+                && let Some(i) = vacant.next()
+            {
+                self.held(i).store(idx, Relaxed);
+            }
+        }
+    }
+
+    /// Transmit: how many slots wait for a completion.
+    pub fn under_way(&self) -> u32 {
+        let (n, hwcur) = (self.place.slots, self.hwcur());
+        let first = next_slot(self.hwtail() % n, n);
+        let slots = (0..distance(first, hwcur % n, n)).map(|k| (first + k) % n);
+        slots.filter(|&i| self.held(i).load(Relaxed) != NO_BUFFER).count() as u32
     }
 
     /// The last slot that may be filled in a receive ring.

@@ -111,7 +111,16 @@ shared_struct! {
         pub rtail: AtomicU32,
         /// Monitored transmit rings: slots before it were shown to the monitors.
         pub shown: AtomicU32,
-        _pad1: [AtomicU32; 10],
+        /// NIC rings, for whoever finds the ring after a death: once the producer of the AF_XDP ring that slots are handed over
+        /// by (fill, transmit) stands here, hwcur is `handed_to`.
+        pub handed_at: AtomicU32,
+        /// As above.
+        pub handed_to: AtomicU32,
+        /// The same for what is received: once the consumer of the receive ring stands here, hwtail is `received_to`.
+        pub received_at: AtomicU32,
+        /// As above.
+        pub received_to: AtomicU32,
+        _pad1: [AtomicU32; 6],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         _pad3: [AtomicU32; 15],

@@ -36,6 +36,13 @@ impl BufPool {
         (self.is_free.len() as u32).saturating_sub(NETMAP_FIRST_BUF)
     }
 
+    /// Which are free; the first two, which are never given out, count as such.
+    pub fn free_map(&self) -> Vec<bool> {
+        let mut map = self.is_free.clone();
+        map.iter_mut().take(NETMAP_FIRST_BUF as usize).for_each(|f| *f = true);
+        map
+    }
+
     /// Takes one, lowest first while nothing has been given back.
     pub fn alloc(&mut self) -> Option<u32> {
         let i = self.free.pop()?;

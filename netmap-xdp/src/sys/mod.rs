@@ -6,6 +6,7 @@
 
 mod epoll;
 mod fd;
+mod guard;
 mod log;
 mod mem;
 mod settings;
@@ -21,6 +22,7 @@ pub mod xdp;
 
 pub use epoll::*;
 pub use fd::*;
+pub use guard::*;
 pub use log::*;
 pub use mem::*;
 pub use settings::*;

@@ -19,6 +19,10 @@
 use super::privileged_by_file;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind.
+pub const REBIND_WAIT: Duration = Duration::from_millis(500);
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
 pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Auto;
@@ -109,6 +113,8 @@ pub struct Settings {
     pub chain: Option<u32>,
     /// Steering rules of the NICs that this process binds, as text.
     pub steer: Option<String>,
+    /// How long a bind waits for a queue that was just closed; not of the environment: who serves others does not wait.
+    pub rebind_wait: Duration,
     /// Lines about values that were not understood, for whoever can print them.
     pub complaints: Vec<String>,
 }
@@ -189,6 +195,7 @@ impl Settings {
             None
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
+        let rebind_wait = REBIND_WAIT;
         let clsact = match get("NETMAP_XDP_HOST").as_deref() {
             None | Some("" | "auto") => None,
             Some("tcx") => Some(false),
@@ -227,6 +234,7 @@ impl Settings {
             engine,
             socket,
             daemon,
+            rebind_wait,
             clsact,
             loader,
             chain,

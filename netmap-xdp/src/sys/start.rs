@@ -1,7 +1,7 @@
 //! Starting a daemon from within somebody else's program: no child that the program could meet in `wait`, no signal, no
 //! descriptor of the program's left open in it, and a lock file that lets one starter through.
 
-use super::{Errno, Error, Fd, c_path, retry, syscall};
+use super::{Errno, Error, Fd, c_path, retry, settings, syscall};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -76,6 +76,27 @@ pub fn own_object() -> Option<PathBuf> {
     Some(if path.is_absolute() { path } else { std::env::current_dir().ok()?.join(path) })
 }
 
+/// The daemon's program: as set, beside this library, or in `PATH`.
+pub fn find_daemon() -> Option<PathBuf> {
+    if let Some(set) = &settings().daemon {
+        return executable(set).then(|| set.clone());
+    }
+    let mut dirs = Vec::new();
+    if let Some(dir) = own_object().as_deref().and_then(Path::parent) {
+        dirs.push(dir.to_path_buf());
+        // lib/ and lib/TRIPLE/ have bin/ and sbin/ beside them; target/debug/deps lies in target/debug.
+        for up in dir.ancestors().skip(1).take(2) {
+            dirs.extend([up.to_path_buf(), up.join("sbin"), up.join("bin")]);
+        }
+    }
+    if !privileged_by_file() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        dirs.extend(std::env::split_paths(&path));
+    }
+    dirs.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from));
+    dirs.into_iter().map(|dir| dir.join("netmapd")).find(|file| executable(file))
+}
+
 /// Name of the program's file, for people.
 pub fn program_name() -> String {
     let mut buffer = [0u8; 4096];
@@ -87,6 +108,13 @@ pub fn program_name() -> String {
     let path = &buffer[..n.unwrap_or(0).min(buffer.len())];
     let name = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
+}
+
+/// Name of the program that a process runs, as the kernel has it: 15 bytes at most.
+pub fn comm(pid: u32) -> Option<String> {
+    let text = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let text: String = String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// Whether the program runs with more rights than who started it, so that the environment is not to be trusted.

@@ -14,7 +14,7 @@ mod steering;
 
 pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
 pub use host::{HostLink, HostLinkPlan, clean_host_filter};
-pub use program::{AttachError, AttachMode, Loader, Program, QueueCounters, embedded};
+pub use program::{AttachError, AttachMode, Loader, Program, QueueCounters, embedded, is_our_program};
 pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};
 pub use socket::{BindError, Socket, SocketPlan, Umem};
 pub use steering::{Action, IMAGE_SIZE, Steering, SteeringError};

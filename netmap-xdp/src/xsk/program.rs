@@ -18,6 +18,11 @@ pub fn embedded() -> &'static dyn Loader {
     &super::aya_loader::AyaLoader
 }
 
+/// Whether the program of this name is one of ours, of any process.
+pub fn is_our_program(name: &str) -> bool {
+    ["netmap_redirect", "netmap_nofrags"].contains(&name)
+}
+
 /// Makes programs.
 pub trait Loader: Send + Sync {
     /// Its name in settings.

@@ -138,6 +138,11 @@ impl<T: Shared> Queue<T> {
         Cursor(self.producer.load(Relaxed)).since(consumer)
     }
 
+    /// After a death: passes over entries that were processed, and not released.
+    pub fn skip(&self, n: u32) {
+        self.publish_consumer(Cursor(self.consumer.load(Relaxed)).ahead(n.min(self.waiting())));
+    }
+
     /// Raw positions, producer first: for who watches whether the other side moves.
     #[inline]
     pub fn positions(&self) -> (u32, u32) {
@@ -157,7 +162,18 @@ pub struct Tx(pub Queue<Desc>);
 impl Queue<AtomicU64> {
     /// Adds the addresses that `next` yields until it has no more or the ring is full; returns how many went in.
     #[inline]
-    pub fn produce(&self, mut next: impl FnMut() -> Option<u64>) -> Result<u32, QueueError> {
+    pub fn produce(&self, next: impl FnMut() -> Option<u64>) -> Result<u32, QueueError> {
+        self.produce_by(next, |_, publish| publish())
+    }
+
+    /// The same; `by(position, publish)` is called once if anything went in, and calls `publish`, which moves the producer to
+    /// `position`.
+    #[inline]
+    pub fn produce_by(
+        &self,
+        mut next: impl FnMut() -> Option<u64>,
+        by: impl FnOnce(u32, &dyn Fn()),
+    ) -> Result<u32, QueueError> {
         let (at, room) = self.room()?;
         let mut n = 0;
         while n < room {
@@ -166,7 +182,7 @@ impl Queue<AtomicU64> {
             n += 1;
         }
         if n > 0 {
-            self.publish_producer(at.ahead(n));
+            by(at.ahead(n).0, &|| self.publish_producer(at.ahead(n)));
         }
         Ok(n)
     }
@@ -193,7 +209,25 @@ impl Rx {
 
     /// Hands received frames to `take(address, length, goes on)` until it returns false (that frame stays) or none is left.
     #[inline]
-    pub fn consume(&self, mut take: impl FnMut(u64, u32, bool) -> bool) -> Result<u32, QueueError> {
+    pub fn consume(&self, take: impl FnMut(u64, u32, bool) -> bool) -> Result<u32, QueueError> {
+        self.consume_by(take, |_, publish| publish())
+    }
+
+    /// The addresses of the frames that wait.
+    pub fn addresses(&self) -> Vec<u64> {
+        let q = &self.0;
+        let Ok((at, n)) = q.filled() else { return Vec::new() };
+        (0..n).map(|i| q.entries[at.ahead(i).at(q.mask)].addr.load(Relaxed)).collect()
+    }
+
+    /// As [`Rx::consume`]; `by(position, publish)` is called once if any was taken, and calls `publish`, which moves the
+    /// consumer to `position`.
+    #[inline]
+    pub fn consume_by(
+        &self,
+        mut take: impl FnMut(u64, u32, bool) -> bool,
+        by: impl FnOnce(u32, &dyn Fn()),
+    ) -> Result<u32, QueueError> {
         let q = &self.0;
         let (at, n) = q.filled()?;
         let mut taken = 0;
@@ -206,7 +240,7 @@ impl Rx {
             taken += 1;
         }
         if taken > 0 {
-            q.publish_consumer(at.ahead(taken));
+            by(at.ahead(taken).0, &|| q.publish_consumer(at.ahead(taken)));
         }
         Ok(taken)
     }
@@ -263,6 +297,12 @@ impl TxBatch<'_> {
     #[inline]
     pub fn abandon_frame(&mut self) {
         self.n = self.whole;
+    }
+
+    /// Where [`TxBatch::publish`] moves the producer.
+    #[inline]
+    pub fn end(&self) -> u32 {
+        self.at.ahead(self.whole).0
     }
 
     /// Gives whole frames to the kernel; returns how many descriptors that were.

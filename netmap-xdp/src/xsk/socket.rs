@@ -6,13 +6,11 @@
 use super::{Fill, Geometry, QueueError};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
-use crate::sys::{Errno, Error, Fd, Mode};
+use crate::sys::{Errno, Error, Fd, Mode, settings};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind.
-const REBIND_PATIENCE: Duration = Duration::from_millis(500);
 const REBIND_PAUSE: Duration = Duration::from_millis(2);
 
 /// The buffer pool of a region as one UMEM registration: mode and geometry are fixed by its first bind.
@@ -151,7 +149,7 @@ impl Socket {
             };
             match refused.errno.0 {
                 libc::ENETDOWN => return Err(BindError::Down),
-                libc::EBUSY if waited < REBIND_PATIENCE => {
+                libc::EBUSY if waited < settings().rebind_wait => {
                     std::thread::sleep(REBIND_PAUSE);
                     waited += REBIND_PAUSE;
                 }

@@ -10,11 +10,49 @@ use crate::ctl::{Condition, Failure};
 use crate::engine::host::HostSide;
 use crate::engine::region::Region;
 use crate::sync::Ordering::*;
-use crate::sys::netdev::NetDev;
-use crate::sys::{Level, log};
+use crate::sys::netdev::{NetDev, Offloads};
+use crate::sys::{Fd, Guarded, Level, Mode, log};
 use crate::xsk::mtu_that_fits;
+use std::sync::Arc;
+
+/// Switches off what would make received frames differ from those on the wire, until the port goes.
+pub fn tell_the_truth(dev: &NetDev, mode: Mode) -> Option<Guarded> {
+    let offloads = Offloads::switch_off(dev, mode == Mode::Generic).unwrap_or_else(|e| {
+        log(Level::Warn, format_args!("frames may be merged or lack their VLAN tag: {e}"));
+        None
+    })?;
+    let guarded = Guarded::new(offloads, dev.ifindex);
+    log(Level::Debug, format_args!("{}: merging and VLAN stripping of received frames are off", dev.name));
+    if guarded.keep().is_none() {
+        log(
+            Level::Info,
+            format_args!(
+                "{0}: merging and VLAN stripping of received frames are off while it is open; netmapd, which would restore \
+                 them after a kill, is not installed: then say `ethtool -K {0} rxvlan on gro on`",
+                dev.name
+            ),
+        );
+    }
+    Some(guarded)
+}
+
+impl Drop for NicPort {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.offloads.take().map(|o| o.restore(&self.watch)) {
+            // An interface that is gone needs none.
+            if e.errno.0 != libc::ENODEV {
+                log(Level::Warn, format_args!("offloads were not restored: {e}"));
+            }
+        }
+    }
+}
 
 impl NicPort {
+    /// What a client holds, so that offloads stay off as long as it moves packets.
+    pub(super) fn keep(&self) -> Option<Arc<Fd>> {
+        self.offloads.as_ref()?.keep().cloned()
+    }
+
     /// Looks after the interface; returns whether rings wait for it to come up.
     pub fn tend(&mut self, region: &Region) -> bool {
         self.look(region);

@@ -171,7 +171,7 @@ fn advance(k: &Kring) -> bool {
 
 /// No sender reserves from now on; false if the lock could not be had, because its holder is dead.
 pub fn halt(k: &Kring, client: u32) -> bool {
-    let lock = lock(k, client, LONG_PATIENCE);
+    let lock = lock(k, client, PATIENCE);
     k.state().stopped.store(1, Relaxed);
     lock.is_some()
 }
@@ -301,5 +301,55 @@ mod tests {
             }
             bury(&k, 3, 1);
         }
+    }
+
+    /// Sends `count` packets of `len` bytes, as the forwarding does.
+    fn send(k: &Kring, client: u32, count: u32, len: u16) {
+        let Some(lease) = reserve(k, count, count, client) else { return };
+        for i in 0..lease.slots {
+            k.slot((lease.start + i) % k.num_slots()).len.store(len, Relaxed);
+        }
+        report(k, lease, lease.slots, count - lease.slots, client);
+    }
+
+    #[test]
+    fn a_sender_that_dies_at_any_store_costs_its_own_packets_at_most() {
+        use crate::sync::dying::dies_at;
+        let mut deaths = 0;
+        for wide in [false, true] {
+            for n in 0..40 {
+                let k = ring(16);
+                // Somebody began before, and is done after.
+                send(&k, 2, 5, 100);
+                k.set_hwcur(5);
+                let open = reserve(&k, 3, 3, 3).unwrap();
+                let died = dies_at(n, || {
+                    if wide {
+                        // More than is used in the end, and more than once.
+                        let lease = reserve(&k, 6, 6, 7).unwrap();
+                        (0..2).for_each(|i| k.slot((lease.start + i) % 16).len.store(77, Relaxed));
+                        report(&k, lease, 2, 4, 7);
+                    }
+                    send(&k, 7, 3, 77);
+                });
+                deaths += u32::from(died);
+                (0..3).for_each(|i| k.slot(open.start + i).len.store(100, Relaxed));
+                bury(&k, 7, 1);
+                assert!(report(&k, open, 3, 0, 3), "store {n}");
+                assert!(quiet(&k, 1), "store {n}: a reservation is left open");
+                send(&k, 2, 2, 100);
+                let (mut at, mut seen) = (5, Vec::new());
+                while at != tail(&k) {
+                    seen.push(k.slot(at).len.load(Relaxed));
+                    at = next_slot(at, 16);
+                }
+                let (own, theirs): (Vec<u16>, Vec<u16>) = seen.iter().partition(|&&len| len == 100);
+                assert_eq!(own.len(), 5, "store {n}: {seen:?}");
+                assert!(theirs.iter().all(|&len| len == 0 || len == 77), "store {n}: {seen:?}");
+                k.state().hwcur.store(at, Relaxed);
+                assert_eq!(reserve(&k, 100, 100, 2).map(|l| l.slots), Some(15), "store {n}: slots are lost");
+            }
+        }
+        assert!(deaths > 20, "{deaths}");
     }
 }

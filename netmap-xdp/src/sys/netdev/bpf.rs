@@ -22,6 +22,8 @@ pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -121,20 +123,39 @@ pub fn let_programs_end() {
 
 /// The capabilities that loading an XDP program takes and the calling thread lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
+    // Those that cannot be told are left to the load itself.
+    effective().map_or_else(Vec::new, missing)
+}
+
+/// The same and what sockets take besides: all that an engine with NICs needs.
+pub fn missing_to_bind() -> Vec<&'static str> {
+    let Some(caps) = effective() else { return Vec::new() };
+    let mut lacking = missing(caps);
+    lacking.extend((!has(caps, CAP_NET_RAW)).then_some("CAP_NET_RAW"));
+    lacking
+}
+
+/// Whether the limit of locked memory does not count for the calling thread.
+pub fn may_lock_memory() -> bool {
+    effective().is_some_and(|caps| has(caps, CAP_IPC_LOCK))
+}
+
+fn effective() -> Option<[u32; 2]> {
     const VERSION_3: u32 = 0x2008_0522;
     let mut header = [VERSION_3, 0];
     let mut data = [0u32; 6]; // effective, permitted, inheritable; twice, 32 capabilities each
     // SAFETY: version 3 fills two structures of three words.
     let asked =
         unsafe { syscall(libc::SYS_capget, [header.as_mut_ptr() as usize, data.as_mut_ptr() as usize, 0, 0, 0, 0]) };
-    match asked {
-        Ok(_) => missing([data[0], data[3]]),
-        Err(_) => Vec::new(), // the load itself will tell
-    }
+    asked.ok().map(|_| [data[0], data[3]])
+}
+
+fn has(effective: [u32; 2], cap: u32) -> bool {
+    effective[cap as usize / 32] & (1 << (cap % 32)) != 0
 }
 
 fn missing(effective: [u32; 2]) -> Vec<&'static str> {
-    let has = |cap: u32| effective[cap as usize / 32] & (1 << (cap % 32)) != 0;
+    let has = |cap| has(effective, cap);
     let mut lacking = Vec::new();
     if !has(CAP_NET_ADMIN) {
         lacking.push("CAP_NET_ADMIN");

@@ -11,8 +11,10 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
-const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-const ETH_FLAG_LRO: u32 = 1 << 15;
+/// VLAN tags are stripped.
+pub const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+/// Received frames are merged.
+pub const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -74,7 +76,7 @@ pub struct Lying {
     pub flags: u32,
 }
 
-const LYING_FLAGS: u32 = ETH_FLAG_LRO | ETH_FLAG_RXVLAN;
+pub const LYING_FLAGS: u32 = ETH_FLAG_LRO | ETH_FLAG_RXVLAN;
 
 fn get(socket: RawFd, name: &str, cmd: u32) -> Result<u32, Errno> {
     let mut value = Value { cmd, data: 0 };

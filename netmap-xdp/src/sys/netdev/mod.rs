@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod ethtool;
+pub mod features;
 mod map;
 mod rtnl;
 pub mod tc;
@@ -142,7 +143,25 @@ pub fn link_state(ifindex: u32) -> Result<LinkState, Error> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads(ethtool::Lying);
 
+/// Which of them are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffloadsOn {
+    /// Merging in the stack.
+    pub gro: bool,
+    /// Merging in the NIC.
+    pub lro: bool,
+    /// VLAN tags are stripped.
+    pub vlan: bool,
+}
+
 impl Offloads {
+    /// Which of them are on.
+    pub fn on(dev: &NetDev) -> Result<OffloadsOn, Error> {
+        let now = ethtool::lying(Rtnl::open()?.fd(), &dev.name);
+        let has = |flag| now.flags & flag != 0;
+        Ok(OffloadsOn { gro: now.gro, lro: has(ethtool::ETH_FLAG_LRO), vlan: has(ethtool::ETH_FLAG_RXVLAN) })
+    }
+
     /// Switches off those that are on; `None` if there was nothing to do. `merging` says whether GRO counts: it comes after
     /// native XDP and before generic.
     pub fn switch_off(dev: &NetDev, merging: bool) -> Result<Option<Offloads>, Error> {
@@ -162,11 +181,27 @@ impl Offloads {
         Ok(Some(Offloads(changed)))
     }
 
+    /// As text, for another process.
+    pub fn to_text(self) -> String {
+        format!("{},{}", u8::from(self.0.gro), self.0.flags)
+    }
+
+    /// The reverse of [`Offloads::to_text`].
+    pub fn from_text(text: &str) -> Option<Offloads> {
+        let (gro, flags) = text.split_once(',')?;
+        let gro = match gro {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        let flags = flags.parse().ok().filter(|flags| flags & !ethtool::LYING_FLAGS == 0)?;
+        Some(Offloads(ethtool::Lying { gro, flags }))
+    }
+
     /// Switches them on again. The interface may have another name by now, or be gone.
-    pub fn restore(self, ifindex: u32) -> Result<(), Error> {
-        let rtnl = Rtnl::open()?;
-        let name = rtnl.link(Which::Index(ifindex))?.name;
-        ethtool::switch(rtnl.fd(), &name, self.0, true)
+    pub fn restore(self, at: &Watch) -> Result<(), Error> {
+        let name = at.look()?.name;
+        ethtool::switch(at.rtnl.fd(), &name, self.0, true)
             .map_err(|e| Error::new("SIOCETHTOOL", format!("offloads of {name}"), e))
     }
 }
@@ -233,6 +268,17 @@ mod tests {
         lo.refresh().unwrap();
         assert_eq!(lo, before);
         assert_eq!(link_state(lo.ifindex).unwrap(), LinkState { up: lo.up, running: lo.running });
+    }
+
+    #[test]
+    fn offloads_are_understood_by_another_process() {
+        for (gro, flags) in [(true, 0), (false, ethtool::LYING_FLAGS), (true, ethtool::LYING_FLAGS)] {
+            let all = Offloads(ethtool::Lying { gro, flags });
+            assert_eq!(Offloads::from_text(&all.to_text()), Some(all));
+        }
+        for text in ["", "1", "1,", "2,0", "1,1", "1,-256", "1,256,0"] {
+            assert_eq!(Offloads::from_text(text), None, "{text}");
+        }
     }
 
     #[test]

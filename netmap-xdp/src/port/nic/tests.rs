@@ -1,0 +1,325 @@
+//! NIC rings over a stand-in for the kernel, and a program that is killed at each store of a sync: whoever comes next loses no buffer,
+//! gives none away twice, and every packet is sent and received once and in order.
+
+use super::*;
+use crate::port::{PortRing, Synced};
+use crate::ring::{KringPlace, RingPlace};
+use crate::shm::{Layout, Memory};
+use crate::sync::dying::dies_at;
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::sys::sealed_memfd;
+use crate::sys::xdp::RingOffsets;
+use crate::xsk::Queue;
+use std::collections::HashSet;
+
+const SLOTS: u32 = 8;
+const AT: [RingOffsets; 2] = [
+    RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 },
+    RingOffsets { producer: 2048, consumer: 2112, flags: 2176, entries: 2240 },
+];
+const MORTAL: u32 = 7;
+const NEXT: u32 = 8;
+
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) as u32 % n
+    }
+}
+
+fn map(size: u64) -> Arc<Memory> {
+    Memory::map(&sealed_memfd(c"test", size as usize).unwrap(), size as usize, 0, false).unwrap()
+}
+
+/// A ring, its AF_XDP rings, and what the kernel has taken of them.
+struct World {
+    memory: [Arc<Memory>; 3],
+    port: PortRing,
+    /// Transmit: descriptors under way. Receive: buffers to receive into.
+    kernels: Vec<u64>,
+    /// Packets by number: handed over and sent, or put on the wire and seen by the program.
+    into: Vec<u16>,
+    out: Vec<u16>,
+    next: u16,
+}
+
+/// To come back to.
+struct Snapshot(Vec<Vec<u8>>, Vec<u64>, [Vec<u16>; 2], u16);
+
+impl World {
+    fn new(dir: Dir, start: u32) -> World {
+        let layout = Layout::plan(64, 8);
+        let memory = [map(layout.size), map(4096), map(4096)];
+        let [region, private, rings] = &memory;
+        for at in AT {
+            for word in [at.producer, at.consumer] {
+                rings.object::<AtomicU32>(word).unwrap().store(start, Relaxed);
+            }
+        }
+        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
+        let kring = Kring::attach(region, place, private, KringPlace { offset: 0 }).unwrap();
+        kring.format();
+        for i in 0..SLOTS {
+            kring.slot(i).buf_idx.store(i + 2, Relaxed);
+            kring.held(i).store(NO_BUFFER, Relaxed);
+        }
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: true };
+        let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
+        let carrier: Box<dyn Carrier> = match dir {
+            Dir::Tx => {
+                let tx = Tx(Queue::at(rings, AT[1], SLOTS).unwrap());
+                Box::new(NicTx::over(tx, Completion::at(rings, AT[0], SLOTS).unwrap(), plan, fd))
+            }
+            Dir::Rx => {
+                let rx = Rx(Queue::at(rings, AT[1], SLOTS).unwrap());
+                let side = NicRx::over(Fill::at(rings, AT[0], SLOTS).unwrap(), rx, plan, fd);
+                side.start(&kring).unwrap();
+                Box::new(side)
+            }
+        };
+        let port = PortRing::new(kring, carrier);
+        World { memory, port, kernels: vec![], into: vec![], out: vec![], next: 0 }
+    }
+
+    fn save(&self) -> Snapshot {
+        let bytes = self.memory.each_ref().map(|m| {
+            let mut all = vec![0; m.size().min(4096)];
+            m.read(0, &mut all).unwrap();
+            all
+        });
+        Snapshot(bytes.to_vec(), self.kernels.clone(), [self.into.clone(), self.out.clone()], self.next)
+    }
+
+    fn restore(&mut self, s: &Snapshot) {
+        for (memory, bytes) in self.memory.iter().zip(&s.0) {
+            memory.write(0, bytes).unwrap();
+        }
+        self.kernels.clone_from(&s.1);
+        [self.into, self.out] = s.2.clone();
+        self.next = s.3;
+    }
+
+    fn word(&self, at: u64) -> crate::shm::Ref<AtomicU32> {
+        self.memory[2].object(at).unwrap()
+    }
+
+    /// One step of the kernel's: entry of the ring that we produce into, if there is one.
+    fn taken(&self, ring: usize, words: u64) -> Option<u64> {
+        let (p, c) = (self.word(AT[ring].producer).load(Relaxed), self.word(AT[ring].consumer));
+        let at = c.load(Relaxed);
+        (p != at).then(|| {
+            c.store(at.wrapping_add(1), Relaxed);
+            u64::from(at % SLOTS) * words * 8 + AT[ring].entries
+        })
+    }
+
+    /// The same for the ring that we consume; none if it is full.
+    fn given(&self, ring: usize, words: u64) -> Option<u64> {
+        let (p, c) = (self.word(AT[ring].producer), self.word(AT[ring].consumer).load(Relaxed));
+        let at = p.load(Relaxed);
+        (at.wrapping_sub(c) < SLOTS).then(|| {
+            p.store(at.wrapping_add(1), Relaxed);
+            u64::from(at % SLOTS) * words * 8 + AT[ring].entries
+        })
+    }
+
+    fn entry(&self, at: u64) -> crate::shm::Slice<AtomicU64> {
+        self.memory[2].slice(at, 2).unwrap()
+    }
+
+    /// Transmit: takes every descriptor, and completes up to `most` in no particular order.
+    fn transmit(&mut self, noise: &mut Noise, most: u32) {
+        while let Some(at) = self.taken(1, 2) {
+            let e = self.entry(at);
+            let addr = e[0].load(Relaxed);
+            assert!(!self.kernels.contains(&addr), "the kernel has this buffer already");
+            self.kernels.push(addr);
+            self.out.push(e[1].load(Relaxed) as u16);
+        }
+        for _ in 0..most.min(self.kernels.len() as u32) {
+            let which = noise.below(self.kernels.len() as u32) as usize;
+            if let Some(at) = self.given(0, 1) {
+                self.entry(at)[0].store(self.kernels.remove(which), Relaxed);
+            }
+        }
+    }
+
+    /// Receive: takes every buffer, and fills up to `most` of them in no particular order.
+    fn arrive(&mut self, noise: &mut Noise, most: u32) {
+        while let Some(at) = self.taken(0, 1) {
+            let addr = self.entry(at)[0].load(Relaxed);
+            assert!(!self.kernels.contains(&addr), "the kernel has this buffer already");
+            self.kernels.push(addr);
+        }
+        for _ in 0..most.min(self.kernels.len() as u32) {
+            let which = noise.below(3.min(self.kernels.len() as u32)) as usize;
+            if let Some(at) = self.given(1, 2) {
+                let e = self.entry(at);
+                e[0].store(self.kernels.remove(which) | 256 << 48, Relaxed);
+                self.next += 1;
+                e[1].store(u64::from(60 + self.next), Relaxed);
+                self.into.push(60 + self.next);
+            }
+        }
+    }
+
+    /// The program fills up to `most` slots.
+    fn fill(&mut self, most: u32) {
+        let ring = self.port.kring().ring();
+        for _ in 0..most {
+            let head = ring.head.load(Relaxed);
+            if head == ring.tail.load(Relaxed) {
+                break;
+            }
+            self.next += 1;
+            let slot = self.port.kring().slot(head);
+            slot.len.store(60 + self.next, Relaxed);
+            slot.flags.store(0, Relaxed);
+            self.into.push(60 + self.next);
+            ring.head.store(next_slot(head, SLOTS), Relaxed);
+        }
+        ring.cur.store(ring.head.load(Relaxed), Relaxed);
+    }
+
+    /// The program reads and gives back up to `most` slots.
+    fn read(&mut self, most: u32) {
+        let ring = self.port.kring().ring();
+        for _ in 0..most {
+            let head = ring.head.load(Relaxed);
+            if head == ring.tail.load(Relaxed) {
+                break;
+            }
+            self.out.push(self.port.kring().slot(head).len.load(Relaxed));
+            ring.head.store(next_slot(head, SLOTS), Relaxed);
+        }
+        ring.cur.store(ring.head.load(Relaxed), Relaxed);
+    }
+
+    /// What netmapd does after a death, and then the sync of somebody else.
+    fn recover(&self) {
+        self.port.kring().break_lock(MORTAL);
+        self.sync();
+    }
+
+    fn sync(&self) {
+        assert_eq!(self.port.sync(NEXT), Synced::Done);
+    }
+
+    /// Every buffer is in one place, and the kernel's side knows of the kernel's.
+    fn check(&self) {
+        let k = self.port.kring();
+        let all: Vec<u32> = k.buffers();
+        assert_eq!(all.len(), SLOTS as usize, "{all:?}");
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), SLOTS as usize, "{all:?}");
+        let index = |addr: &u64| ((addr & ((1 << 48) - 1)) / 2048) as u32;
+        if k.dir() == Dir::Tx {
+            let free = (0..).map(|i| (k.ring().head.load(Relaxed) + i) % SLOTS);
+            let free: Vec<u32> =
+                free.take_while(|&i| i != k.hwtail()).map(|i| k.slot(i).buf_idx.load(Relaxed)).collect();
+            assert!(
+                self.kernels.iter().all(|a| !free.contains(&index(a))),
+                "a slot came back before its packet was sent"
+            );
+        } else {
+            let program: Vec<u32> =
+                (0..distance(k)).map(|i| k.slot((k.hwcur() + i) % SLOTS).buf_idx.load(Relaxed)).collect();
+            assert!(
+                self.kernels.iter().all(|a| !program.contains(&index(a))),
+                "the kernel writes to a buffer of the program's"
+            );
+        }
+    }
+}
+
+fn distance(k: &Kring) -> u32 {
+    crate::index::distance(k.hwcur(), k.hwtail(), SLOTS)
+}
+
+/// Every sync of a random run dies at every store that it makes; each time the run is brought to its end.
+fn dies_everywhere(
+    dir: Dir,
+    mut end: impl FnMut(&mut World, &mut Noise),
+    mut step: impl FnMut(&mut World, &mut Noise),
+) {
+    let mut deaths = 0;
+    for (seed, start) in [(1u64, 0u32), (2, u32::MAX - 3), (3, 17), (4, u32::MAX - 30)] {
+        let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut world = World::new(dir, start);
+        for round in 0..60 {
+            step(&mut world, &mut noise);
+            let before = world.save();
+            for n in 0.. {
+                if !dies_at(n, || assert_eq!(world.port.sync(MORTAL), Synced::Done)) {
+                    break;
+                }
+                deaths += 1;
+                world.recover();
+                world.check();
+                end(&mut world, &mut Noise(u64::from(n) + 99));
+                world.check();
+                assert_eq!(world.out, world.into, "seed {seed}, round {round}, store {n}");
+                world.restore(&before);
+            }
+            world.check();
+        }
+        end(&mut world, &mut noise);
+        assert_eq!(world.out, world.into);
+        assert!(world.into.len() > 60);
+    }
+    assert!(deaths > 4000, "{deaths}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_sender_that_dies_at_any_store_loses_and_repeats_nothing() {
+    dies_everywhere(
+        Dir::Tx,
+        |world, noise| {
+            for _ in 0..4 {
+                world.transmit(noise, SLOTS);
+                world.sync();
+            }
+            let k = world.port.kring();
+            assert!(world.kernels.is_empty());
+            assert_eq!(crate::index::prev_slot(k.hwcur(), SLOTS), k.hwtail(), "slots are stuck");
+        },
+        |world, noise| {
+            let most = noise.below(SLOTS);
+            world.fill(most);
+            let most = noise.below(SLOTS);
+            world.transmit(noise, most);
+        },
+    );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_receiver_that_dies_at_any_store_loses_and_repeats_nothing() {
+    dies_everywhere(
+        Dir::Rx,
+        |world, noise| {
+            for _ in 0..4 {
+                world.read(SLOTS);
+                world.sync();
+            }
+            // And once around: no buffer was lost on the way.
+            let held = world.kernels.len();
+            world.arrive(noise, 0);
+            assert!(world.kernels.len() >= held);
+            world.read(SLOTS);
+            world.sync();
+            world.arrive(noise, 0);
+            assert_eq!(world.kernels.len(), SLOTS as usize, "the kernel has fewer buffers than it was given");
+        },
+        |world, noise| {
+            let most = noise.below(SLOTS);
+            world.read(most);
+            let most = noise.below(SLOTS);
+            world.arrive(noise, most);
+        },
+    );
+}

@@ -1,0 +1,160 @@
+//! Queues: traffic that the NIC spreads over them is accounted for to the frame, whoever has which; rings of odd sizes; slots
+//! that a program holds.
+
+mod nic_common;
+
+use netmap_xdp::api::{Interest, Port};
+use netmap_xdp_tests::{Daemons, Veth, compile_c, needs_root, wait_until, workspace};
+use nic_common::*;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::time::Instant;
+
+const QUEUES: usize = 4;
+const UNDER_WAY: u64 = 128;
+
+/// The queue that a flow falls to.
+fn spread(seq: u64) -> usize {
+    (seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62) as usize
+}
+
+#[test]
+fn four_threads_with_a_queue_each_get_every_frame_once() {
+    alone!();
+    let count = 8000;
+    let pair = Veth::new().queues(QUEUES as u32).build();
+    let ports: Vec<Port> = (0..QUEUES).map(|i| open(&pair.a, &format!("netmap:{{}}-{i}"))).collect();
+    let mut sender = open(&pair.b, "netmap:{}");
+    let received = AtomicU64::new(0);
+    let got: Vec<Vec<u64>> = std::thread::scope(|scope| {
+        let end = Instant::now() + 20 * SECOND;
+        let threads: Vec<_> = ports
+            .into_iter()
+            .map(|mut port| {
+                let received = &received;
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    while received.load(Acquire) < count && Instant::now() < end {
+                        assert!(!port.wait(Interest::READ, Some(SECOND / 20)).unwrap().error);
+                        for frame in take(&mut port, 0) {
+                            let seq = u64::from_be_bytes(frame[18..26].try_into().unwrap());
+                            assert!(frame == self::frame(seq, frame.len()), "frame {seq} was changed");
+                            mine.push(seq);
+                            received.fetch_add(1, AcqRel);
+                        }
+                    }
+                    assert_eq!(port.drops(), vec![]);
+                    mine
+                })
+            })
+            .collect();
+        let mut seq = 0;
+        while seq < count && Instant::now() < end {
+            while seq < count && seq - received.load(Acquire) < UNDER_WAY {
+                let frame = frame(seq, 60 + (seq % 1400) as usize);
+                if !push(&mut sender.tx(spread(seq)), &frame) {
+                    break;
+                }
+                seq += 1;
+            }
+            sender.sync_tx().unwrap();
+        }
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    for (i, mine) in got.iter().enumerate() {
+        let expected: Vec<u64> = (0..count).filter(|&seq| spread(seq) == i).collect();
+        assert!(*mine == expected, "queue {i}: {} frames for {}", mine.len(), expected.len());
+    }
+    drop(sender);
+    assert_all_buffers_returned();
+}
+
+#[test]
+fn two_processes_with_two_queues_each_get_every_frame_between_them() {
+    needs_root!();
+    let program = compile_c(&workspace().join("tests/c/nic_mishap.c"), "nic_mishap_queues", &[]);
+    let (pair, daemons) = (Veth::new().queues(4).addresses("10.66.0.1/24", "10.66.0.2/24").build(), Daemons::new());
+    let _daemon = daemons.start(&[]);
+    let receiver = |ports: [&str; 2]| {
+        let command = pair.a.command(&program).arg("recv").args(ports);
+        let mut running = daemons.with(command, "daemon").spawn();
+        running.wait_for("ready", SOON);
+        running
+    };
+    let both = [receiver(["veth0/0", "veth0/1"]), receiver(["veth0/2", "veth0/3"])];
+    let last = |text: String| {
+        let value = |w: &str| w.strip_prefix("count=")?.parse::<u64>().ok();
+        text.split_whitespace().filter_map(value).next_back().unwrap_or(0)
+    };
+    let sent = pair.b.ns.run(|| {
+        // From many ports, so that the kernel's hash spreads them.
+        let sockets: Vec<_> = (0..64).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        for socket in &sockets {
+            socket.set_broadcast(true).unwrap();
+        }
+        for _ in 0..40 {
+            sockets.iter().for_each(|s| assert!(s.send_to(b"one of many", "10.66.0.255:9").is_ok()));
+            std::thread::sleep(SECOND / 100);
+        }
+        64 * 40
+    });
+    let counts = || both.each_ref().map(|r| last(r.stdout()));
+    wait_until(SOON, || counts().iter().sum::<u64>() >= sent);
+    let [one, other] = counts();
+    assert_eq!(one + other, sent, "{one} and {other}");
+    assert!(one > 100 && other > 100, "not spread: {one} and {other}");
+}
+
+#[test]
+fn rings_of_odd_sizes_carry_frames_round_and_round() {
+    alone!();
+    for slots in [9, 100, 1000] {
+        let pair = Veth::new().build();
+        let name = format!("netmap:{{}}@conf:slots={slots}");
+        let (mut a, mut b) = (open(&pair.a, &name), open(&pair.b, &name));
+        assert_eq!((a.tx(0).num_slots(), b.rx(0).num_slots()), (slots, slots));
+        // A window that the smallest ring holds.
+        for part in frames(2000, 60, 1514).chunks(7) {
+            carry(&mut a, 0, &mut b, 0, part);
+        }
+        assert_eq!((a.drops(), b.drops()), (vec![], vec![]));
+    }
+}
+
+/// All slots of a receive ring are held while many more frames come; then they are given back.
+fn held() {
+    let pair = Veth::new().build();
+    let (mut a, mut b) = (open(&pair.a, "netmap:{}@conf:slots=64"), open(&pair.b, "netmap:{}@conf:slots=64"));
+    for turn in 0..3 {
+        let (end, mut sent) = (Instant::now() + SOON, 0);
+        while sent < 500 && Instant::now() < end {
+            sent += usize::from(push(&mut a.tx(0), &frame(sent as u64, 60)));
+            a.sync_tx().unwrap();
+            b.sync_rx().unwrap();
+        }
+        assert_eq!(sent, 500, "the sender waits for a receiver that is full");
+        assert_eq!(b.rx(0).available(), 63);
+        // The first ones are there, and were not written over.
+        let kept = take(&mut b, 0);
+        assert!(kept.iter().enumerate().all(|(i, f)| *f == frame(i as u64, 60)), "turn {turn}: a held frame changed");
+        // What the kernel had taken in when the ring was full.
+        while b.wait(Interest::READ, Some(SECOND / 10)).unwrap().read {
+            take(&mut b, 0);
+        }
+        carry(&mut a, 0, &mut b, 0, &frames(300, 60, 1514));
+        let counts = netmap_xdp::client::settled().unwrap();
+        assert_eq!(counts.free + counts.held, counts.usable, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_nic_whose_slots_were_all_held_receives_again_in_native_mode() {
+    alone!("NETMAP_XDP_MODE" = "native");
+    held();
+}
+
+#[test]
+fn a_nic_whose_slots_were_all_held_receives_again_in_generic_mode() {
+    alone!("NETMAP_XDP_MODE" = "generic");
+    held();
+}
