@@ -134,7 +134,8 @@ pub(crate) fn clean(ifindex: u32) -> Result<bool, Error> {
     };
     // SAFETY: an array of live programs, and its length.
     let detached = unsafe {
-        let mode = xdp::xdp_attach_mode_XDP_MODE_UNSPEC;
+        // Said as it is: the dispatcher without ours is to go where this one is.
+        let mode = xdp::xdp_multiprog__attach_mode(dispatcher.0.as_ptr());
         xdp::xdp_program__detach_multi(ours.as_mut_ptr(), ours.len(), ifindex as i32, mode, 0)
     };
     done(detached).map_err(failed("xdp_program__detach_multi"))?;
