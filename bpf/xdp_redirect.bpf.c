@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
  * The redirect program: a packet goes to the AF_XDP socket of the queue it arrived on, or to the host stack where
- * nobody bound that queue.
+ * nobody bound that queue, or where rules say so (steering.bpf.h).
  *
  * The loader sets max_entries of both maps to the number of receive queues; a queue beyond (the NIC got more channels
  * later) passes, uncounted. No metadata is made: it would be written into the headroom of the UMEM chunk, which is the
@@ -9,6 +9,7 @@
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "steering.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -67,15 +68,20 @@ static __always_inline int is_injected(struct xdp_md *ctx)
 	return bpf_xdp_adjust_head(ctx, HEAD_LEN) == 0;
 }
 
-static __always_inline int to_socket_or_stack(struct xdp_md *ctx)
+static __always_inline int to_socket_or_stack(struct xdp_md *ctx, int frags)
 {
 	__u32 queue = ctx->rx_queue_index;
+	__u32 rules;
+	int verdict = XDP_PASS;
 
 	if (is_injected(ctx))
 		return XDP_PASS;
 
-	/* The helper answers XDP_REDIRECT only if the map holds a socket; its flags are the verdict otherwise. */
-	int verdict = bpf_redirect_map(&xsks, queue, XDP_PASS);
+	/* Without rules this costs a load. The helper answers XDP_REDIRECT only if the map holds a socket; its flags are the
+	 * verdict otherwise. */
+	rules = steering;
+	if (!rules || !steer_to_host(ctx, rules, frags))
+		verdict = bpf_redirect_map(&xsks, queue, XDP_PASS);
 	struct verdicts *seen = bpf_map_lookup_elem(&verdicts, &queue);
 
 	if (seen) {
@@ -95,14 +101,14 @@ static __always_inline int to_socket_or_stack(struct xdp_md *ctx)
 SEC("xdp.frags")
 int netmap_redirect(struct xdp_md *ctx)
 {
-	return to_socket_or_stack(ctx);
+	return to_socket_or_stack(ctx, 1);
 }
 
-/* For kernels before 5.18, which refuse the frags flag. */
+/* For kernels before 5.18, which refuse the frags flag and have no bpf_xdp_load_bytes. */
 SEC("xdp")
 int netmap_nofrags(struct xdp_md *ctx)
 {
-	return to_socket_or_stack(ctx);
+	return to_socket_or_stack(ctx, 0);
 }
 
 /* XDP programs may carry any licence; this one tells the kernel what the file says. */

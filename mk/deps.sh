@@ -3,7 +3,7 @@
 # Costs nothing when all is there.
 set -euo pipefail
 
-packages=(gcc g++ clang llvm libbpf-dev libc6-dev linux-libc-dev make iproute2 iputils-ping ethtool procps pkg-config valgrind)
+packages=(gcc g++ binutils clang libclang1 llvm libbpf-dev libelf-dev zlib1g-dev libc6-dev linux-libc-dev m4 make iproute2 iputils-ping ethtool procps pkg-config valgrind)
 rust_least=1.95
 
 missing=()

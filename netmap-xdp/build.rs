@@ -12,6 +12,7 @@ const NAMES: [&str; 2] = ["xdp_redirect", "host_rings"];
 fn main() {
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("..").join("bpf");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={}", root.join("steering.bpf.h").display());
     for name in ["CLANG", "LLVM_STRIP"] {
         println!("cargo::rerun-if-env-changed={name}");
     }

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         ..Config::default()
     };
     let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
-    end(daemon::run(options))
+    end(daemon::run(options, &netmap_xdp_libbpf::LOADER))
 }
 
 fn end(result: Result<(), String>) -> ExitCode {

@@ -149,6 +149,57 @@ fn a_killed_bridge_gives_the_nic_back() {
     }
 }
 
+/// The filters of clsact on the near NIC, as `tc` shows them.
+fn filters(pair: &Pair) -> String {
+    let shown = |way: &str| pair.a.command("tc").args(["filter", "show", "dev", "veth0", way]).run().stdout;
+    shown("egress") + &shown("ingress")
+}
+
+#[test]
+fn without_tcx_host_rings_hook_in_by_clsact_and_leave_nothing() {
+    needs_root!();
+    let _turn = alone();
+    for mode in MODES {
+        let pair = hosts();
+        let command = pair.a.command(tool("bridge")).env("NETMAP_XDP_MODE", mode).env("NETMAP_XDP_HOST", "clsact");
+        let mut bridge = command.args(["-i", "netmap:veth0", "-i", "netmap:veth0^", "-w", "0"]).spawn();
+        bridge.wait_for(" <-> ", START);
+        assert!(filters(&pair).contains("netmap_host_rings"), "{}", filters(&pair));
+        ping(&pair);
+        tcp(&pair, 2_000_000);
+        bridge.signal(libc::SIGINT);
+        let done = bridge.wait(START).expect_success();
+        assert!(!done.stdout.contains(": 0 packets"), "nothing went through it: {done}");
+        assert_eq!(filters(&pair), "");
+        let qdiscs = pair.a.command("tc").args(["qdisc", "show", "dev", "veth0"]).run().stdout;
+        assert!(!qdiscs.contains("clsact"), "{qdiscs}");
+        assert_nothing_is_left(&pair);
+    }
+}
+
+#[test]
+fn a_clsact_filter_of_a_killed_program_does_no_harm_and_the_next_bind_takes_it_off() {
+    needs_root!();
+    let _turn = alone();
+    let pair = hosts();
+    // Somebody else's qdisc stays.
+    pair.a.command("tc").args(["qdisc", "add", "dev", "veth0", "clsact"]).run().expect_success();
+    let command = pair.a.command(tool("bridge")).env("NETMAP_XDP_HOST", "clsact");
+    let mut bridge = command.args(["-i", "netmap:veth0", "-i", "netmap:veth0^", "-w", "0"]).spawn();
+    bridge.wait_for(" <-> ", START);
+    ping(&pair);
+    bridge.signal(libc::SIGKILL);
+    bridge.wait(START);
+    // The TAP is gone: what the host sends leaves by the NIC, past the filter that stayed.
+    assert_nothing_is_left(&pair);
+    assert!(filters(&pair).contains("netmap_host_rings"), "{}", filters(&pair));
+    pair.a.ns.run(|| drop(Port::open("netmap:veth0").unwrap()));
+    assert_eq!(filters(&pair), "");
+    let qdiscs = pair.a.command("tc").args(["qdisc", "show", "dev", "veth0"]).run().stdout;
+    assert!(qdiscs.contains("clsact"), "{qdiscs}");
+    assert_nothing_is_left(&pair);
+}
+
 #[test]
 fn several_host_rings_share_the_work() {
     needs_root!();

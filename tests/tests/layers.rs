@@ -25,8 +25,12 @@ const LAYERS: [&[&str]; 11] = [
 /// Modules whose children know their parent but not each other.
 const STRANGERS: [&str; 1] = ["port"];
 /// What other crates use of the library.
-const OUTSIDERS: [(&str, &[&str]); 3] =
-    [("compat-c/src", &["client", "abi", "sys", "sync"]), ("tools", &["api"]), ("netmapd/src", &["daemon"])];
+const OUTSIDERS: [(&str, &[&str]); 4] = [
+    ("compat-c/src", &["client", "abi", "sys", "sync"]),
+    ("libbpf/src", &["xsk", "sys"]),
+    ("tools", &["api"]),
+    ("netmapd/src", &["daemon"]),
+];
 /// Modules of the library that may be unsafe. Outside of it: the shims, the tests and the benchmarks.
 const UNSAFE_MODULES: [&str; 4] = ["sys", "shm", "xsk", "abi"];
 /// What the tools may do that std has no safe call for: CPU affinity and signal handlers.

@@ -3,7 +3,11 @@
 //! Each test makes two network namespaces of its own and deletes them when it ends, also by panic. It takes root; without
 //! it the tests fail, they are not skipped.
 
+mod loader_frames;
+
+use loader_frames::*;
 use netmap_xdp::sys::netdev::{self, LinkState, NetDev};
+use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{self, AttachError, AttachMode, Loader, Program, XdpMode};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -13,29 +17,104 @@ use std::time::{Duration, Instant};
 
 const MODES: [AttachMode; 2] = [AttachMode::Native, AttachMode::Generic];
 const OURS: &str = "netmap_redirect";
-/// Set in the child process of the SIGKILL test: the mode to attach in.
+/// Set in the child process of the SIGKILL test: the mode to attach in, and the backend.
 const HOLD: &str = "NETMAP_XDP_TEST_HOLD";
 
-fn loader() -> &'static dyn Loader {
-    program::embedded()
+type Backend = &'static dyn Loader;
+
+fn libbpf_loader() -> Backend {
+    &netmap_xdp_libbpf::LOADER
 }
+
+/// The tests that every backend must pass, once for each.
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod aya { $( #[test] fn $test() { super::$test(super::program::embedded()) } )* }
+        mod libbpf { $( #[test] fn $test() { super::$test(super::libbpf_loader()) } )* }
+    };
+}
+
+/// As one of several XDP programs: a dispatcher where the kernel can, alone where it cannot; in both cases it works and leaves.
+#[test]
+fn a_chained_program_works_whether_or_not_the_kernel_can_chain() {
+    for mode in MODES {
+        let loader = libbpf_loader();
+        let net = Net::new(loader);
+        let nic = net.nic();
+        let mut program = loader.load_chained(2, 20).unwrap();
+        net.attach(&mut *program, mode).unwrap();
+        let there = net.found().expect("something is attached");
+        println!("{mode}: {there:?}, held by a link: {}", program.link_fd().is_some());
+        assert!(program.link_fd().is_some() || there.prog_name.as_deref() == Some("xdp_dispatcher"));
+        assert!(net.ping(), "{mode}");
+        let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+        program.insert(0, socket.raw()).unwrap();
+        assert!(!net.ping(), "{mode}: queue 0 is taken");
+        program.steer(Some(&Steering::parse("icmp -> host; arp -> host; default netmap").unwrap())).unwrap();
+        assert!(net.ping(), "{mode}: the rules leave it to the host");
+        net.inside(|| drop(program));
+        net.wait_gone();
+    }
+}
+
+#[test]
+fn chaining_leaves_a_program_alone_that_is_no_dispatcher() {
+    let loader = libbpf_loader();
+    let net = Net::new(loader);
+    let foreign = Foreign::compile();
+    ip(&format!("-n {} link set dev nic0 xdpdrv obj {} sec xdp", net.near, foreign.object.display()));
+    let before = net.xdp();
+    let e = net.attach(&mut *loader.load_chained(2, 20).unwrap(), AttachMode::Native).unwrap_err();
+    assert_eq!(e.errno().0, libc::EBUSY, "{e}");
+    assert!(e.to_string().contains("foreign_pass"), "{e}");
+    assert!(!net.inside(|| loader.clean(NetDev::by_name("nic0").unwrap().ifindex).unwrap()));
+    assert!(before.is_some() && net.xdp() == before);
+}
+
+#[test]
+fn the_embedded_loader_says_what_chains() {
+    let e = program::embedded().load_chained(1, 20).err().unwrap();
+    assert_eq!(e.errno.0, libc::EOPNOTSUPP);
+    assert!(e.to_string().contains("netmapd"), "{e}");
+}
+
+conformance! {
+    a_queue_without_a_socket_passes_to_the_stack_and_is_counted
+    a_queue_with_a_socket_is_redirected_until_it_is_removed
+    wrong_queues_and_wrong_descriptors_are_errors
+    the_program_leaves_with_its_last_holder
+    descriptors_are_out_of_the_way_of_the_program
+    a_driver_without_native_xdp_is_told_and_generic_mode_works
+    jumbo_frames_do_not_stand_in_the_way_of_native_mode
+    a_vanished_interface_is_no_trouble
+    a_second_engine_finds_the_interface_busy
+    a_foreign_program_is_named_and_stays
+    a_thread_without_capabilities_is_told_which
+    sigkill_of_the_holder_detaches
+    rules_decide_frame_by_frame
+    rules_change_while_they_are_in_use
+}
+
+/// Set in the child process of a test that runs alone: its name.
+const ALONE: &str = "NETMAP_XDP_TEST_ALONE";
 
 /// Two namespaces, joined by `nic0` (two queues) in the near one and `peer0` in the far one.
 struct Net {
     near: String,
     far: String,
+    loader: Backend,
 }
 
 impl Net {
-    fn new() -> Net {
+    fn new(loader: Backend) -> Net {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let stem = format!("nmx-loader-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let net = Net { near: format!("{stem}-a"), far: format!("{stem}-b") };
+        let net = Net { near: format!("{stem}-a"), far: format!("{stem}-b"), loader };
         for ns in [&net.near, &net.far] {
             ip(&format!("netns add {ns}"));
             ip(&format!("-n {ns} link set lo up"));
         }
-        let Net { near, far } = &net;
+        let Net { near, far, .. } = &net;
         // With one transmit queue on the far side, everything arrives on queue 0 of the near one.
         let peer = format!("peer name peer0 numrxqueues 1 numtxqueues 1 netns {far}");
         ip(&format!("-n {near} link add nic0 numrxqueues 2 numtxqueues 2 type veth {peer}"));
@@ -65,7 +144,7 @@ impl Net {
     }
 
     fn attached(&self, mode: AttachMode) -> Box<dyn Program> {
-        let mut program = loader().load(2).unwrap();
+        let mut program = self.loader.load(2).unwrap();
         self.attach(&mut *program, mode).unwrap();
         program
     }
@@ -78,6 +157,12 @@ impl Net {
 
     fn found(&self) -> Option<netdev::XdpAttached> {
         self.inside(|| netdev::xdp_attached(NetDev::by_name("nic0").unwrap().ifindex).unwrap())
+    }
+
+    /// Other tests fork, and their children hold copies of all descriptors until they execute something else.
+    fn wait_gone(&self) {
+        wait_until("the program leaves", || self.found().is_none());
+        assert_eq!(self.xdp(), None);
     }
 
     /// What is on `nic0` while nothing changes, so that `ip` and we must agree.
@@ -121,7 +206,7 @@ fn mac_of(name: &str) -> String {
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < end, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -179,7 +264,7 @@ impl Xsk {
 
 #[test]
 fn facts_of_an_interface_follow_its_changes() {
-    let net = Net::new();
+    let net = Net::new(program::embedded());
     let mut nic = net.nic();
     assert_eq!((nic.name.as_str(), nic.mtu, nic.rx_queues, nic.tx_queues), ("nic0", 1500, 2, 2));
     assert_eq!(nic.driver.as_deref(), Some("veth"));
@@ -202,10 +287,9 @@ fn facts_of_an_interface_follow_its_changes() {
     assert_eq!(gone.errno.0, libc::ENODEV);
 }
 
-#[test]
-fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted() {
+fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted(loader: Backend) {
     for mode in MODES {
-        let net = Net::new();
+        let net = Net::new(loader);
         let program = net.attached(mode);
         assert!(net.ping(), "{mode}");
         let seen = program.counters(0).unwrap();
@@ -214,10 +298,9 @@ fn a_queue_without_a_socket_passes_to_the_stack_and_is_counted() {
     }
 }
 
-#[test]
-fn a_queue_with_a_socket_is_redirected_until_it_is_removed() {
+fn a_queue_with_a_socket_is_redirected_until_it_is_removed(loader: Backend) {
     for mode in MODES {
-        let net = Net::new();
+        let net = Net::new(loader);
         let nic = net.nic();
         let mut program = net.attached(mode);
         let (first, second) = net.inside(|| (Xsk::bind(nic.ifindex, 0), Xsk::bind(nic.ifindex, 1)));
@@ -243,10 +326,152 @@ fn a_queue_with_a_socket_is_redirected_until_it_is_removed() {
     }
 }
 
-#[test]
-fn wrong_queues_and_wrong_descriptors_are_errors() {
-    assert_eq!(loader().load(0).err().unwrap().errno.0, libc::EINVAL);
-    let mut program = loader().load(2).unwrap();
+fn rules_decide_frame_by_frame(loader: Backend) {
+    let net = Net::new(loader);
+    let nic = net.nic();
+    let mut program = loader.load(1).unwrap();
+    let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+    program.insert(0, socket.raw()).unwrap();
+    let (tcp, udp, later) = (6, 17, 0x2000 | 100);
+    let vxlan = ether(&[], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789)));
+    let six = |e: &[(u8, Vec<u8>)]| ether(&[], 0x86dd, &ipv6(e, udp, &ports(99, 4789)));
+    let all = [(0, vec![0; 6]), (60, vec![0; 14]), (43, vec![0; 22]), (51, vec![0; 10]), (60, vec![0; 6])];
+    let fragment = |offset: u16| (44, [&offset.to_be_bytes()[..], &[0; 4]].concat());
+    let cut = |frame: &[u8], n: usize| frame[..n].to_vec();
+    let table: &[(&str, &[(&[u8], bool)])] = &[
+        ("default netmap", &[(&vxlan, true), (&ether(&[], 0x806, &[0; 28]), true), (&[0; 14], true)]),
+        ("default host", &[(&vxlan, false), (&[0; 14], false)]),
+        (
+            "udp dst port 4789 -> netmap; default host",
+            &[
+                (&vxlan, true),
+                (&ether(&[7], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789))), true),
+                (&ether(&[7, 8], 0x800, &ipv4(udp, 0, 40, &ports(99, 4789))), true),
+                (&ether(&[7, 8, 9], 0x800, &ipv4(udp, 0, 0, &ports(99, 4789))), false),
+                (&six(&[]), true),
+                (&six(&all), true),
+                (&six(&[fragment(0)]), true),
+                (&six(&[fragment(8 | 1)]), false),
+                (&six(&vec![(60, vec![0; 6]); 7]), true),
+                (&six(&vec![(60, vec![0; 6]); 8]), false),
+                (&six(&[(60, vec![0; 2046]), (60, vec![0; 6])]), false),
+                (&ether(&[], 0x800, &ipv4(udp, 0, 0, &ports(4789, 99))), false),
+                (&ether(&[], 0x800, &ipv4(tcp, 0, 0, &ports(99, 4789))), false),
+                (&ether(&[], 0x800, &ipv4(udp, 0x2000, 0, &ports(99, 4789))), true),
+                (&ether(&[], 0x800, &ipv4(udp, later, 0, &ports(99, 4789))), false),
+                // Not whole: no ports in the frame, or only behind the packet's own end.
+                (&cut(&vxlan, 37), false),
+                (&cut(&vxlan, 38), true),
+                (&ether(&[], 0x800, &[ipv4(udp, 0, 0, &[]), ports(99, 4789)].concat()), false),
+                (&cut(&six(&[]), 57), false),
+                (&cut(&six(&[]), 58), true),
+                (&cut(&six(&[]), 20), false),
+                (&cut(&vxlan, 16), false),
+                (&ether(&[], 0x800, &[0x4f; 24]), false),
+                (&ether(&[], 0x800, &[0x44; 60]), false),
+                (&ether(&[], 0x86dd, &[0x45; 60]), false),
+            ],
+        ),
+        (
+            "src 10.1.0.0/16 -> host; dst 2001:db8:2::/48 -> host; default netmap",
+            &[
+                (&vxlan, false),
+                (&six(&[]), false),
+                (&ether(&[5], 0x86dd, &ipv6(&all, 59, &[])), false),
+                (&cut(&vxlan, 33), true),
+                (&cut(&vxlan, 34), false),
+                (&ether(&[], 0x806, &[10; 28]), true),
+            ],
+        ),
+        ("net 10.9.8.7 -> host; default netmap", &[(&vxlan, false), (&six(&[]), true)]),
+        (
+            "vlan 7 -> netmap; vlan -> host; default netmap",
+            &[
+                (&ether(&[7], 0x806, &[]), true),
+                (&ether(&[0xe007, 8], 0x806, &[]), true),
+                (&ether(&[8, 7], 0x806, &[]), false),
+                (&vxlan, true),
+            ],
+        ),
+        (
+            "untagged ether 0x88b5 -> host; default netmap",
+            &[(&ether(&[], 0x88b5, &[]), false), (&ether(&[1], 0x88b5, &[]), true)],
+        ),
+        (
+            "fragment -> host; port 90-99 -> netmap; default host",
+            &[
+                (&vxlan, true),
+                (&ether(&[], 0x800, &ipv4(udp, 0x2000, 0, &ports(99, 1))), false),
+                (&ether(&[], 0x800, &ipv4(tcp, 0x4000, 0, &ports(1, 90))), true),
+                (&ether(&[], 0x800, &ipv4(1, 0, 0, &ports(1, 90))), false),
+                (&six(&[fragment(0)]), false),
+            ],
+        ),
+        (
+            "icmp6 -> host; proto 0 -> host; default netmap",
+            &[
+                (&ether(&[], 0x86dd, &ipv6(&all, 58, &[128, 0])), false),
+                (&ether(&[], 0x86dd, &ipv6(&[], 58, &[])), false),
+                (&cut(&ether(&[], 0x86dd, &ipv6(&all, 58, &[])), 60), true),
+                (&ether(&[], 0x800, &ipv4(0, 0, 0, &[])), false),
+                (&ether(&[], 0x86dd, &[]), true),
+            ],
+        ),
+    ];
+    for (text, frames) in table {
+        program.steer(Some(&Steering::parse(text).unwrap())).unwrap();
+        for (frame, netmap) in *frames {
+            assert_eq!(redirects(program.id(), frame), *netmap, "{text}: {frame:02x?}");
+        }
+    }
+    program.steer(None).unwrap();
+    assert!(redirects(program.id(), &vxlan));
+    let seen = program.counters(0).unwrap();
+    assert!(seen.redirected > 20 && seen.passed > 20, "{seen:?}");
+
+    // The last rule of as many as there may be.
+    let many = format!("{} udp -> netmap; default host", "proto 200 -> host;".repeat(63));
+    program.steer(Some(&Steering::parse(&many).unwrap())).unwrap();
+    assert!(redirects(program.id(), &vxlan));
+    program.remove(0).unwrap();
+    assert!(!redirects(program.id(), &vxlan), "nobody bound the queue");
+}
+
+fn rules_change_while_they_are_in_use(loader: Backend) {
+    let net = Net::new(loader);
+    let nic = net.nic();
+    let mut program = loader.load(1).unwrap();
+    let socket = net.inside(|| Xsk::bind(nic.ifindex, 0));
+    program.insert(0, socket.raw()).unwrap();
+    // Both leave TCP with the host, by rules in different places.
+    let [a, b] = ["tcp -> host; default netmap", "arp -> host; tcp -> host; udp -> netmap; default host"]
+        .map(|text| Steering::parse(text).unwrap());
+    program.steer(Some(&a)).unwrap();
+    let id = program.id();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        let watcher = scope.spawn(move || {
+            let tcp = ether(&[], 0x800, &ipv4(6, 0, 0, &ports(1, 2)));
+            let mut n = 0u64;
+            while !over.load(Relaxed) {
+                assert!(!redirects(id, &tcp), "a frame met rules that never held");
+                n += 1;
+            }
+            n
+        });
+        for _ in 0..100 {
+            program.steer(Some(&b)).unwrap();
+            program.steer(Some(&a)).unwrap();
+        }
+        over.store(true, Relaxed);
+        assert!(watcher.join().unwrap() > 0);
+    });
+}
+
+fn wrong_queues_and_wrong_descriptors_are_errors(loader: Backend) {
+    assert_eq!(loader.load(0).err().unwrap().errno.0, libc::EINVAL);
+    let mut program = loader.load(2).unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
     assert_eq!(program.insert(2, file.as_raw_fd()).unwrap_err().errno.0, libc::EINVAL);
     assert_eq!(program.remove(2).unwrap_err().errno.0, libc::EINVAL);
@@ -256,9 +481,8 @@ fn wrong_queues_and_wrong_descriptors_are_errors() {
     assert!(program.remove(1).is_ok());
 }
 
-#[test]
-fn the_program_leaves_with_its_last_holder() {
-    let net = Net::new();
+fn the_program_leaves_with_its_last_holder(loader: Backend) {
+    let net = Net::new(loader);
     let copy_of = |program: &dyn Program| {
         // SAFETY: the link is open; the copy is new and ours.
         unsafe { OwnedFd::from_raw_fd(libc::dup(program.link_fd().unwrap())) }
@@ -271,7 +495,7 @@ fn the_program_leaves_with_its_last_holder() {
         let again = net.attach(&mut *program, mode).unwrap_err();
         assert_eq!(again.errno().0, libc::EALREADY, "{again}");
         drop(program);
-        assert_eq!(net.xdp(), None, "{mode}");
+        net.wait_gone();
 
         // A copy of the link keeps it there ...
         let program = net.attached(mode);
@@ -279,7 +503,7 @@ fn the_program_leaves_with_its_last_holder() {
         drop(program);
         assert!(net.xdp().is_some(), "{mode}");
         drop(copy);
-        assert_eq!(net.xdp(), None, "{mode}");
+        net.wait_gone();
 
         // ... but for an explicit detach, after which it can be attached anew.
         let mut program = net.attached(mode);
@@ -293,28 +517,31 @@ fn the_program_leaves_with_its_last_holder() {
     }
 }
 
-#[test]
-fn descriptors_are_out_of_the_way_of_the_program() {
-    let net = Net::new();
+fn descriptors_are_out_of_the_way_of_the_program(loader: Backend) {
+    // In a process of its own: other tests load at the same time, and loading goes through low numbers.
+    let name = format!("{}::descriptors_are_out_of_the_way_of_the_program", loader.name());
+    if std::env::var(ALONE).as_deref() != Ok(name.as_str()) {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let done = child.args(["--exact", &name]).env(ALONE, &name).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let net = Net::new(loader);
     let program = net.attached(AttachMode::Native);
     assert!(program.link_fd().unwrap() >= 512);
     let is_bpf = |n: &RawFd| {
         std::fs::read_link(format!("/proc/self/fd/{n}")).is_ok_and(|target| target.to_string_lossy().contains("bpf"))
     };
-    // Other tests load at the same time, and loading goes through low numbers: they must not stay.
-    let mut low: Vec<RawFd> = (0..512).filter(is_bpf).collect();
-    wait_until("no BPF object stays at a low number", || {
-        low.retain(is_bpf);
-        low.is_empty()
-    });
+    let low: Vec<RawFd> = (0..512).filter(is_bpf).collect();
+    assert!(low.is_empty(), "BPF objects stay at {low:?}");
 }
 
-#[test]
-fn a_driver_without_native_xdp_is_told_and_generic_mode_works() {
-    let net = Net::new();
+fn a_driver_without_native_xdp_is_told_and_generic_mode_works(loader: Backend) {
+    let net = Net::new(loader);
     net.inside(|| {
         let lo = NetDev::by_name("lo").unwrap();
-        let mut program = loader().load(1).unwrap();
+        let mut program = loader.load(1).unwrap();
         let e = program.attach(lo.ifindex, "lo", AttachMode::Native).unwrap_err();
         assert!(matches!(e, AttachError::NotSupported { mode: AttachMode::Native, .. }), "{e}");
         assert_eq!(e.errno().0, libc::EOPNOTSUPP);
@@ -322,21 +549,19 @@ fn a_driver_without_native_xdp_is_told_and_generic_mode_works() {
     });
 }
 
-#[test]
-fn jumbo_frames_do_not_stand_in_the_way_of_native_mode() {
-    let net = Net::new();
+fn jumbo_frames_do_not_stand_in_the_way_of_native_mode(loader: Backend) {
+    let net = Net::new(loader);
     ip(&format!("-n {} link set nic0 mtu 9000", net.near));
     ip(&format!("-n {} link set peer0 mtu 9000", net.far));
     let _program = net.attached(AttachMode::Native);
     assert!(net.ping());
 }
 
-#[test]
-fn a_vanished_interface_is_no_trouble() {
-    let net = Net::new();
+fn a_vanished_interface_is_no_trouble(loader: Backend) {
+    let net = Net::new(loader);
     let nic = net.nic();
     let mut held = net.attached(AttachMode::Native);
-    let mut late = loader().load(2).unwrap();
+    let mut late = loader.load(2).unwrap();
     ip(&format!("-n {} link del nic0", net.near));
     held.detach().unwrap();
     let e = net.inside(|| late.attach(nic.ifindex, "nic0", AttachMode::Native).unwrap_err());
@@ -344,11 +569,10 @@ fn a_vanished_interface_is_no_trouble() {
     assert!(matches!(e, AttachError::Other(_)));
 }
 
-#[test]
-fn a_second_engine_finds_the_interface_busy() {
-    let net = Net::new();
+fn a_second_engine_finds_the_interface_busy(loader: Backend) {
+    let net = Net::new(loader);
     let first = net.attached(AttachMode::Native);
-    let mut second = loader().load(2).unwrap();
+    let mut second = loader.load(2).unwrap();
     for mode in MODES {
         let e = net.attach(&mut *second, mode).unwrap_err();
         let AttachError::Busy { name, id, mode: there, .. } = &e else { panic!("{e}") };
@@ -359,15 +583,14 @@ fn a_second_engine_finds_the_interface_busy() {
     net.attach(&mut *second, AttachMode::Native).unwrap();
 }
 
-#[test]
-fn a_foreign_program_is_named_and_stays() {
-    let net = Net::new();
+fn a_foreign_program_is_named_and_stays(loader: Backend) {
+    let net = Net::new(loader);
     let foreign = Foreign::compile();
     for (word, there) in [("xdpdrv", XdpMode::Native), ("xdpgeneric", XdpMode::Generic)] {
         ip(&format!("-n {} link set dev nic0 {word} obj {} sec xdp", net.near, foreign.object.display()));
         let before = net.xdp();
         for mode in MODES {
-            let e = net.attach(&mut *loader().load(2).unwrap(), mode).unwrap_err();
+            let e = net.attach(&mut *loader.load(2).unwrap(), mode).unwrap_err();
             let AttachError::Busy { name, mode, .. } = &e else { panic!("{e}") };
             assert_eq!((name.as_str(), *mode), ("foreign_pass", there));
             assert!(e.to_string().contains(&format!("ip link set dev nic0 {word} off")), "{e}");
@@ -388,7 +611,8 @@ impl Foreign {
     fn compile() -> Foreign {
         let stem = std::env::temp_dir().join(format!("nmx-loader-foreign-{}", std::process::id()));
         let (source, foreign) = (stem.with_extension("c"), Foreign { object: stem.with_extension("o") });
-        let text = "__attribute__((section(\"xdp\"), used)) int foreign_pass(void *ctx) { return 2; }\n\
+        let text = "struct xdp_md { unsigned data, data_end; };\n\
+                    __attribute__((section(\"xdp\"), used)) int foreign_pass(struct xdp_md *ctx) { return 2; }\n\
                     char licence[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
         std::fs::write(&source, text).unwrap();
         let mut clang = Command::new("clang");
@@ -407,15 +631,14 @@ impl Drop for Foreign {
     }
 }
 
-#[test]
-fn a_thread_without_capabilities_is_told_which() {
+fn a_thread_without_capabilities_is_told_which(loader: Backend) {
     let refused = std::thread::spawn(|| {
         let header = [0x2008_0522u32, 0];
         let none = [0u32; 6];
         // SAFETY: capset reads two structures of three words, and takes rights from this thread only.
         let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
         assert_eq!(done, 0);
-        loader().load(1).err().expect("loaded without capabilities")
+        loader.load(1).err().expect("loaded without capabilities")
     });
     let e = refused.join().unwrap();
     assert_eq!(e.errno.0, libc::EPERM);
@@ -423,15 +646,14 @@ fn a_thread_without_capabilities_is_told_which() {
     assert!(text.contains("CAP_NET_ADMIN and CAP_BPF") && text.contains("setcap"), "{text}");
 }
 
-#[test]
-fn sigkill_of_the_holder_detaches() {
-    let net = Net::new();
+fn sigkill_of_the_holder_detaches(loader: Backend) {
+    let net = Net::new(loader);
     for mode in MODES {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &net.near])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
-            .env(HOLD, mode.to_string())
+            .env(HOLD, format!("{mode} {}", loader.name()))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -446,10 +668,97 @@ fn sigkill_of_the_holder_detaches() {
 /// The other half of [`sigkill_of_the_holder_detaches`]; on its own it does nothing.
 #[test]
 fn the_child_that_is_killed() {
-    let Some(mode) = std::env::var_os(HOLD) else { return };
+    let Ok(held) = std::env::var(HOLD) else { return };
+    let (mode, name) = held.split_once(' ').unwrap();
     let mode = if mode == "native" { AttachMode::Native } else { AttachMode::Generic };
-    let mut program = loader().load(2).unwrap();
+    let mut program = match name {
+        "aya" => program::embedded().load(2),
+        "libbpf" => libbpf_loader().load(2),
+        _ => libbpf_loader().load_chained(2, 15),
+    }
+    .unwrap();
     program.attach(NetDev::by_name("nic0").unwrap().ifindex, "nic0", mode).unwrap();
     std::thread::sleep(Duration::from_secs(30));
     panic!("nobody killed this");
+}
+
+/// The real thing, where the kernel loads `BPF_PROG_TYPE_EXT` and there is a bpffs: `NMX_CHAIN=1`, set under `tests/vm.sh`.
+#[test]
+fn programs_share_an_interface_and_a_killed_one_is_taken_out() {
+    if std::env::var_os("NMX_CHAIN").is_none() {
+        return;
+    }
+    let loader = libbpf_loader();
+    let foreign = Foreign::compile();
+    for mode in MODES {
+        for (theirs, ours) in [(10, 20), (20, 10)] {
+            let net = Net::new(loader);
+            let index = net.nic().ifindex;
+            let _their_program = net.inside(|| Component::attach(&foreign, index, mode, theirs));
+            let mut program = loader.load_chained(2, ours).unwrap();
+            net.attach(&mut *program, mode).unwrap();
+            assert_eq!(net.found().unwrap().prog_name.as_deref(), Some("xdp_dispatcher"));
+            assert!(net.ping(), "{mode}");
+            let seen = program.counters(0).unwrap();
+            assert!(seen.passed >= 2, "{mode}: {seen:?}");
+            let socket = net.inside(|| Xsk::bind(index, 0));
+            program.insert(0, socket.raw()).unwrap();
+            assert!(!net.ping(), "{mode}: queue 0 is taken");
+            assert!(!net.inside(|| loader.clean(index).unwrap()), "the living are left alone");
+            net.inside(|| drop(program));
+            assert!(net.ping(), "{mode}");
+            assert!(net.found().is_some(), "{mode}: the other program stays");
+
+            // Killed, ours stays and does no harm, until the next one comes.
+            let mut child = Command::new("nsenter")
+                // `ip netns exec` would hide the bpffs.
+                .arg(format!("--net=/run/netns/{}", net.near))
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "the_child_that_is_killed", "--test-threads=1"])
+                .env(HOLD, format!("{mode} chain"))
+                .spawn()
+                .unwrap();
+            let before = net.found().unwrap().prog_id;
+            wait_until("the child attaches", || net.found().is_some_and(|f| f.prog_id != before));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(net.ping(), "{mode}: a dead one's program is in the way");
+            assert!(net.inside(|| loader.clean(index).unwrap()), "{mode}: nothing was cleaned");
+            assert!(!net.inside(|| loader.clean(index).unwrap()));
+            assert!(net.ping() && net.found().is_some(), "{mode}");
+        }
+    }
+}
+
+/// Somebody else's program in the dispatcher.
+struct Component(*mut libxdp_sys::xdp_program);
+
+impl Component {
+    fn attach(foreign: &Foreign, ifindex: u32, mode: AttachMode, priority: u32) -> Component {
+        use std::ffi::CString;
+        let path = CString::new(foreign.object.to_str().unwrap()).unwrap();
+        let mode = match mode {
+            AttachMode::Native => libxdp_sys::xdp_attach_mode_XDP_MODE_NATIVE,
+            AttachMode::Generic => libxdp_sys::xdp_attach_mode_XDP_MODE_SKB,
+        };
+        // SAFETY: the strings outlive the calls; the program is live from when it is opened until it is dropped.
+        unsafe {
+            let program = libxdp_sys::xdp_program__open_file(path.as_ptr(), c"xdp".as_ptr(), std::ptr::null_mut());
+            assert_eq!(libxdp_sys::libxdp_get_error(program.cast()), 0, "open");
+            let component = Component(program);
+            assert_eq!(libxdp_sys::xdp_program__set_run_prio(program, priority), 0);
+            assert_eq!(libxdp_sys::xdp_program__attach(program, ifindex as i32, mode, 0), 0, "attach");
+            component
+        }
+    }
+}
+
+// SAFETY: one thread after the other uses it.
+unsafe impl Send for Component {}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        // SAFETY: see `attach`. What is attached goes with the namespace.
+        unsafe { libxdp_sys::xdp_program__close(self.0) };
+    }
 }

@@ -36,6 +36,8 @@ pub use ring::{RxRing, Slot, TxRing};
 use crate::ctl::{Failure, SpecError};
 use crate::sys::Errno;
 
+pub use crate::xsk::{Steering, SteeringError};
+
 pub use crate::abi::{
     NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_SHIFT, NS_REPORT, NS_TXMON,
 };

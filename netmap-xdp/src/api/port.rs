@@ -3,11 +3,12 @@
 use super::{DropReason, Error, Interest, Ready, RingCounters, RxRing, TxRing};
 use crate::abi::{NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::client::{self, Binding, Bound};
-use crate::ctl::{Register, Spec};
+use crate::ctl::{Failure, PortKind, Register, Spec};
 use crate::ring::{Dir, Drop, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, link_state};
 use crate::sys::xdp;
+use crate::xsk::Steering;
 use smallvec::SmallVec;
 use std::ops::Deref;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct Builder {
     tx_slots: u32,
     rx_slots: u32,
     flags: u64,
+    steering: Option<Steering>,
 }
 
 impl Builder {
@@ -27,7 +29,7 @@ impl Builder {
     /// (its host rings), `netmap:eth0*` (both, host rings last), with `/R` (receive only), `/T`
     /// (transmit only), `/x` (exclusive), `@conf:slots=512` and so on.
     pub fn new(name: &str) -> Builder {
-        Builder { name: name.to_string(), extra_bufs: 0, tx_slots: 0, rx_slots: 0, flags: 0 }
+        Builder { name: name.to_string(), extra_bufs: 0, tx_slots: 0, rx_slots: 0, flags: 0, steering: None }
     }
 
     /// Buffers beside those of the rings; fewer may come.
@@ -72,6 +74,15 @@ impl Builder {
         self
     }
 
+    /// Only frames of the NIC that these rules choose come to netmap; the host keeps the others. In place of what
+    /// `NETMAP_XDP_STEER` says. `EINVAL`: the port is no NIC; `EBUSY`: it is open with other rules; `EPERM`: netmapd's
+    /// configuration has other rules for it.
+    #[must_use]
+    pub fn steer(mut self, rules: Steering) -> Builder {
+        self.steering = Some(rules);
+        self
+    }
+
     /// Opens the port.
     ///
     /// Errors as `NETMAP_REQ_REGISTER` gives them: `EINVAL` (name, ring out of range, MTU), `ENXIO` (no such interface),
@@ -97,6 +108,13 @@ impl Builder {
         if spec.extmem.is_some() {
             let message = format!("{}: memory from a file is not served yet", self.name);
             return Err(Error { errno: libc::EOPNOTSUPP, message });
+        }
+        let mut register = register;
+        if self.steering.is_some() {
+            if !matches!(register.kind(), Ok(PortKind::Nic)) {
+                return Err(Failure::not_steerable().into());
+            }
+            register.options.steering = self.steering;
         }
         let binding = Binding::new(None);
         binding.register(&register)?;
@@ -206,6 +224,12 @@ impl Port {
         let mut fds = [entry(want)];
         client::wait(&mut fds, |_, _| Some(&self.binding), timeout, None)?;
         Ok(ready(&fds[0]))
+    }
+
+    /// Changes which frames of the NIC come to netmap, from now on and for everybody who has it open; none: all of them.
+    /// `EINVAL`: the port is no NIC; `EPERM`: netmapd's configuration has rules for it.
+    pub fn steer(&self, rules: Option<&Steering>) -> Result<(), Error> {
+        self.binding.steer(rules.cloned()).map_err(Error::from)
     }
 
     /// Counters of the `i`-th bound transmit ring.

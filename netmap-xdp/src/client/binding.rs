@@ -5,7 +5,7 @@ use super::ears::Rack;
 use super::remote::{self, Known};
 use super::{extmem, host, serve, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
-use crate::ctl::{self, Failure, OptionList, Register, RegisterReply};
+use crate::ctl::{self, Failure, OptionList, PortKind, Register, RegisterReply};
 use crate::engine::{Answers, CarrierGrant, Grant, GrantId, ProgramMemory, RingGrant, TapGrant};
 use crate::port::host::{ForwardDown, ForwardUp, HostRx, HostTx};
 use crate::port::monitor::{MonitorRx, MonitorTx, Tap};
@@ -17,7 +17,8 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
-use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log};
+use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log, settings};
+use crate::xsk::Steering;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -135,6 +136,8 @@ impl Binding {
         if let Some(bound) = self.bound.get() {
             return Err(Failure::already_bound(&bound.name));
         }
+        let steered = steered(request)?;
+        let request = steered.as_ref().unwrap_or(request);
         let memory = extmem::find(request).inspect_err(|e| {
             serve::answer(options, &Answers { extmem: Some(Err(e.errno)), offsets: None });
         })?;
@@ -160,6 +163,15 @@ impl Binding {
             }
         };
         mapped.map(|bound| self.bound.get_or_init(|| bound))
+    }
+
+    /// Changes the steering rules of the NIC that it is bound to, for everybody who has it open.
+    pub fn steer(&self, rules: Option<Steering>) -> Result<(), Failure> {
+        let bound = self.bound_by_anyone().ok_or_else(Failure::not_bound)?;
+        match &bound.token {
+            Some(token) => remote::steer(token, rules),
+            None => host::steer(bound.id, rules),
+        }
     }
 
     /// The CSB option of a registration.
@@ -264,6 +276,20 @@ impl Binding {
         }
         now
     }
+}
+
+/// The registration of a NIC with the steering rules of the environment, if there are any and it has none of its own.
+fn steered(request: &Register) -> Result<Option<Register>, Failure> {
+    let Some(text) = settings().steer.as_deref().filter(|_| request.options.steering.is_none()) else {
+        return Ok(None);
+    };
+    if !matches!(request.kind(), Ok(PortKind::Nic)) {
+        return Ok(None);
+    }
+    let rules = Steering::parse(text).map_err(|e| Failure::bad_steering("NETMAP_XDP_STEER", e))?;
+    let mut request = request.clone();
+    request.options.steering = Some(rules);
+    Ok(Some(request))
 }
 
 /// What `poll` found without waiting.

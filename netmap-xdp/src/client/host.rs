@@ -8,7 +8,7 @@ use crate::engine::{
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id};
-use crate::xsk;
+use crate::xsk::{self, Steering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,11 @@ pub(super) fn check(register: &Register) -> Result<(), Failure> {
     let mut host = host();
     host.sweep();
     host.engine().check(register)
+}
+
+/// Changes the steering rules of a NIC.
+pub(super) fn steer(id: GrantId, rules: Option<Steering>) -> Result<(), Failure> {
+    host().engine().steer(id, rules)
 }
 
 /// What was granted is mapped.

@@ -8,8 +8,8 @@ use super::launch::{self, Absent, Look};
 use crate::ctl::{Condition, Failure, Register, Reply, Request};
 use crate::engine::{Answers, Grant, Part, ProgramMemory, Status, TapsGrant, ValePeer};
 use crate::proto::{
-    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, ToEngine, VERSION,
-    Welcome, open as open_piece, pieces, version_mismatch,
+    Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, Steer, ToEngine,
+    VERSION, Welcome, open as open_piece, pieces, version_mismatch,
 };
 use crate::ring::Dir;
 use crate::sync::{AtomicI32, AtomicU32, Ordering::*};
@@ -17,6 +17,7 @@ use crate::sys::{
     EngineChoice, Errno, Error, Fd, Level, close_inherited, generation, in_forked_child, log, namespace, process_id,
     receive_message, send_message, settings,
 };
+use crate::xsk::Steering;
 use arc_swap::ArcSwapOption;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -313,6 +314,17 @@ pub(super) fn vale_peer(switch: u64, port: u8, generation: u32) -> Option<ValePe
     match call(&ToEngine::ValePeer(PeerAsked { switch, port, generation }), true) {
         Ok(FromEngine::ValePeer(peer)) => peer,
         _ => None,
+    }
+}
+
+/// Changes the steering rules of the NIC that a descriptor is bound to.
+pub(super) fn steer(token: &Arc<Fd>, rules: Option<Steering>) -> Result<(), Failure> {
+    match call(&ToEngine::Steer(Steer { token: token.clone(), rules }), true)? {
+        FromEngine::Done => Ok(()),
+        FromEngine::Unknown => {
+            Err(Condition::System.says("netmapd was restarted since the port was bound: bind it again"))
+        }
+        _ => Err(unexpected()),
     }
 }
 

@@ -145,6 +145,9 @@ conditions! {
 
     // AF_XDP.
     ForeignXdp            EBUSY      "another XDP program is attached to the interface" "-";
+    BadSteering           EINVAL     "the steering rules cannot be understood, or the port is no NIC" "-";
+    SteeringInUse         EBUSY      "the interface is open with other steering rules" "-";
+    SteeringFixed         EPERM      "the steering rules of the interface are the administrator's" "-";
     QueueTaken            EBUSY      "another AF_XDP socket is bound to the queue" "-";
     MissingCapability     EPERM      "the process may not do this" "-";
     NoXdp                 EOPNOTSUPP "the kernel or the driver cannot run what AF_XDP needs" "netmap_get_hw_na";
@@ -248,6 +251,33 @@ impl Failure {
         Condition::ForeignXdp.says(format!(
             "{interface}: XDP program {program}, id {id}, is attached and is left alone; detach it: ip link set \
              {interface} xdp off (see `bpftool net`)"
+        ))
+    }
+
+    /// Steering rules that make no sense; `whence` says where they were set.
+    pub fn bad_steering(whence: &str, why: impl fmt::Display) -> Failure {
+        Condition::BadSteering
+            .says(format!("{whence}: {why}; nothing is bound, for without its rules netmap would get all"))
+    }
+
+    /// Steering is for NICs.
+    pub fn not_steerable() -> Failure {
+        Condition::BadSteering.says("only the rings of a NIC have steering rules; this port has none")
+    }
+
+    /// The interface is open with other rules.
+    pub fn steering_in_use(interface: impl fmt::Display, now: impl fmt::Display) -> Failure {
+        Condition::SteeringInUse.says(format!(
+            "{interface}: it is open with other steering rules ({now}); bind it without any, or change them there with \
+             Port::steer"
+        ))
+    }
+
+    /// netmapd's configuration has rules for the interface.
+    pub fn steering_fixed(interface: impl fmt::Display, fixed: impl fmt::Display) -> Failure {
+        Condition::SteeringFixed.says(format!(
+            "{interface}: its steering rules stand in netmapd.conf ({fixed}); bind it without others, or have root change \
+             them there"
         ))
     }
 
@@ -457,6 +487,9 @@ mod tests {
         (Condition::PollingAlready, libc::EFAULT),
         (Condition::BadPolling, libc::EINVAL),
         (Condition::ForeignXdp, libc::EBUSY),
+        (Condition::BadSteering, libc::EINVAL),
+        (Condition::SteeringInUse, libc::EBUSY),
+        (Condition::SteeringFixed, libc::EPERM),
         (Condition::QueueTaken, libc::EBUSY),
         (Condition::MissingCapability, libc::EPERM),
         (Condition::NoXdp, libc::EOPNOTSUPP),
@@ -506,6 +539,10 @@ mod tests {
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
             (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
             (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
+            (Failure::bad_steering("NETMAP_XDP_STEER", "rule 1"), C::BadSteering, &["NETMAP_XDP_STEER", "rule 1"]),
+            (Failure::not_steerable(), C::BadSteering, &["NIC"]),
+            (Failure::steering_in_use("eth0", "default host"), C::SteeringInUse, &["eth0", "default host", "steer"]),
+            (Failure::steering_fixed("eth0", "default host"), C::SteeringFixed, &["eth0", "netmapd.conf"]),
             (Failure::interface_busy("eth0", "vale0:"), C::InterfaceBusy, &["eth0", "vale0:"]),
             (C::InterfaceFailed.says("eth0 changed"), C::InterfaceFailed, &["eth0"]),
             (

@@ -3,6 +3,7 @@
 
 use super::errno::{Condition, Failure};
 use crate::abi::*;
+use crate::xsk::Steering;
 
 /// Name of an option, as libnetmap's messages have it.
 pub fn option_name(option: u32) -> &'static str {
@@ -29,6 +30,8 @@ pub struct Options {
     pub kloop_eventfds: Option<EventFds>,
     /// Direct modes of the sync loop.
     pub kloop_mode: Option<KloopMode>,
+    /// Which frames of a NIC netmap gets; no option of netmap's, but of this library's own settings and API.
+    pub steering: Option<Steering>,
 }
 
 /// `NETMAP_REQ_OPT_EXTMEM`: use memory of the program as the region.

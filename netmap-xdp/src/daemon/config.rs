@@ -4,12 +4,17 @@
 //! socket = /run/netmap-xdp/netmapd.sock
 //! group = netmap                   # its members may bind everything; `none`: no such group
 //! allow = user:alice eth1 veth*    # any number of times: user:NAME, group:NAME or everyone; interfaces, `software`, `*`
+//! loader = libbpf                  # or aya
+//! chain = eth0 50                  # any number of times: interfaces with other XDP programs, and our priority among them
+//! steer = eth* tcp port 22 -> host; default netmap   # any number of times: interfaces, then rules for them
 //! buffers = 65536
 //! idle-exit = 30                   # seconds
 //! ```
 
 use super::policy::{Policy, Rule, What, Who};
-use crate::sys::{effective_uid, gid_of, uid_of};
+use crate::engine::SteeringByName;
+use crate::sys::{CHAIN_MOST, CHAIN_PRIORITY, LoaderChoice, effective_uid, gid_of, uid_of};
+use crate::xsk::Steering;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +30,12 @@ pub struct Config {
     pub group: Option<String>,
     /// Further rules.
     pub rules: Vec<Rule>,
+    /// Steering rules for interfaces, by pattern of names.
+    pub steering: SteeringByName,
+    /// Interfaces on which our XDP program joins others, and its priority.
+    pub chains: Vec<(String, u32)>,
+    /// What loads the XDP program.
+    pub loader: Option<LoaderChoice>,
     /// Buffers of region 1.
     pub buffers: Option<u32>,
     /// Ends when nobody has used it for so long.
@@ -57,9 +68,19 @@ impl Config {
             "socket" => return Err(format!("socket is an absolute path, not {value:?}")),
             "group" => self.group = Some(value.into()),
             "allow" => self.rules.push(rule(value)?),
+            "steer" => self.steering.push(steering(value)?),
+            "chain" => self.chains.push(chain(value)?),
+            "loader" => {
+                let named = LoaderChoice::named(value);
+                self.loader = Some(named.ok_or(format!("loader is libbpf or aya, not {value:?}"))?);
+            }
             "buffers" => self.buffers = Some(number(1 << 24)?),
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
-            _ => return Err(format!("{key} is not one of socket, group, allow, buffers, idle-exit")),
+            _ => {
+                return Err(format!(
+                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, idle-exit"
+                ));
+            }
         }
         Ok(())
     }
@@ -71,6 +92,9 @@ impl Config {
             socket: over.socket.or(self.socket),
             group: over.group.or(self.group),
             rules: [self.rules, over.rules].concat(),
+            steering: [over.steering, self.steering].concat(),
+            chains: [over.chains, self.chains].concat(),
+            loader: over.loader.or(self.loader),
             buffers: over.buffers.or(self.buffers),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
@@ -87,6 +111,28 @@ impl Config {
         rules.extend(group.map(|gid| Rule { who: Who::Group(gid), what: vec![What::All] }));
         Ok(Policy { own: effective_uid(), rules })
     }
+}
+
+fn chain(text: &str) -> Result<(String, u32), String> {
+    let mut words = text.split_whitespace();
+    let pattern = words.next().ok_or("chain names interfaces: `chain = eth0 50`")?;
+    let priority = match words.next() {
+        None => CHAIN_PRIORITY,
+        Some(word) => word
+            .parse()
+            .ok()
+            .filter(|n| *n <= CHAIN_MOST)
+            .ok_or(format!("chain {pattern}: the priority is a number up to {CHAIN_MOST}, not {word:?}"))?,
+    };
+    match words.next() {
+        None => Ok((pattern.into(), priority)),
+        Some(word) => Err(format!("chain {pattern}: {word:?} is one word too many")),
+    }
+}
+
+fn steering(text: &str) -> Result<(String, Steering), String> {
+    let (pattern, rules) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    Ok((pattern.into(), Steering::parse(rules).map_err(|e| format!("steer {pattern}: {e}"))?))
 }
 
 fn rule(text: &str) -> Result<Rule, String> {
@@ -117,13 +163,17 @@ mod tests {
     #[test]
     fn a_file_is_read_line_by_line() {
         let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
-                    buffers = 4096\nidle-exit = 5\n";
+                    buffers = 4096\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
         let config = Config::parse(text).unwrap();
         let first =
             Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
         assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
         assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
         assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
+        let rules = Steering::parse("udp -> netmap; default host").unwrap();
+        assert_eq!(config.steering, [("eth*".into(), rules)]);
+        assert_eq!(config.chains, [("eth0".into(), 50), ("eth1".into(), 7)]);
+        assert_eq!(config.loader, Some(LoaderChoice::Aya));
         let policy = config.policy().unwrap();
         assert_eq!(policy.rules[2], Rule { who: Who::Group(50), what: vec![What::All] });
     }
@@ -138,6 +188,12 @@ mod tests {
             ("allow = root *", "root"),
             ("allow = user:no-such-user-x *", "no-such-user-x"),
             ("allow = everyone", "software"),
+            ("steer = eth0", "rule 1"),
+            ("chain = ", "names interfaces"),
+            ("chain = eth0 70000", "70000"),
+            ("chain = eth0 5 6", "too many"),
+            ("loader = bcc", "bcc"),
+            ("steer = eth0 tcp -> host; upd -> host; default host", "rule 2, character 1, at `upd`"),
         ] {
             let why = Config::parse(text).unwrap_err();
             assert!(why.contains(word) && why.contains("line"), "{why}");

@@ -11,13 +11,15 @@ use crate::engine::{
     TapsGrant, ValePeer, extmem_size,
 };
 use crate::proto::{
-    Asked, FromEngine, Granted, PeerAsked, Refused, RegisterToken, RingOf, StatusAsked, TOKEN_NAME, ToEngine, Welcome,
+    Asked, FromEngine, Granted, PeerAsked, Refused, RegisterToken, RingOf, StatusAsked, Steer, TOKEN_NAME, ToEngine,
+    Welcome,
 };
 use crate::ring::Dir;
 use crate::sys::{
     Error, Fd, Inside, Level, Peer, SharedFile, Unfit, check_passed_file, comm, identity, is_namespace, lives_in,
     monotonic, name_socket, process_id, socket_pair,
 };
+use crate::xsk::Steering;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub trait Registry {
     }
     /// A client died.
     fn abandon(&mut self, client: u32);
+    /// Changes the steering rules of a NIC.
+    fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure>;
     /// A client has mapped what it was granted.
     fn mapped(&mut self, id: GrantId) -> Result<(), Failure>;
     /// The monitors of a ring.
@@ -105,6 +109,9 @@ impl Registry for Engine {
 
     fn abandon(&mut self, client: u32) {
         Engine::abandon(self, client);
+    }
+    fn steer(&mut self, id: GrantId, rules: Option<Steering>) -> Result<(), Failure> {
+        Engine::steer(self, id, rules)
     }
     fn mapped(&mut self, id: GrantId) -> Result<(), Failure> {
         Engine::mapped(self, id)
@@ -325,6 +332,11 @@ impl<R: Registry> Core<R> {
             ToEngine::Taps(RingOf { token, dir, ring }) => {
                 let id = self.token(&token).and_then(|(_, t)| t.held.as_ref()).map(|held| held.grant.id);
                 Ok(FromEngine::Taps(id.and_then(|id| self.registry.taps(id, dir, ring))))
+            }
+            ToEngine::Steer(Steer { token, rules }) => {
+                let Some((_, known)) = self.token(&token) else { return Ok(FromEngine::Unknown) };
+                let id = known.held.as_ref().ok_or_else(Failure::not_bound)?.grant.id;
+                self.registry.steer(id, rules).map(|()| FromEngine::Done)
             }
             ToEngine::ValePeer(asked) => {
                 // Ports of a switch trust each other; a user without any on it has no business there.

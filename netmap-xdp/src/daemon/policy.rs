@@ -1,6 +1,7 @@
 //! Who may bind what. Pure: rules and a peer's credentials go in, yes or no comes out.
 
 use crate::ctl::{PortKind, PortName, Register, Request};
+use crate::engine::name_matches;
 use crate::sys::Peer;
 
 /// What a request is about, as far as permission goes.
@@ -75,10 +76,7 @@ fn is(peer: &Peer, who: Who) -> bool {
 fn covers(what: &What, subject: &Subject) -> bool {
     match (what, subject) {
         (_, Subject::Facts) | (What::All, _) | (What::Software, Subject::Software) => true,
-        (What::Interfaces(pattern), Subject::Interface(name)) => match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == pattern,
-        },
+        (What::Interfaces(pattern), Subject::Interface(name)) => name_matches(pattern, name),
         _ => false,
     }
 }

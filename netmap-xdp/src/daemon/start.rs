@@ -7,11 +7,12 @@ use super::config::Config;
 use super::core::Core;
 use super::server::{Limits, Server};
 use crate::engine::Engine;
+use crate::sys::netdev::{NetDev, interfaces, xdp_attached};
 use crate::sys::{
-    Fd, LOCK_FD, Level, adjust_settings, connect_to, executable, inherited, is_listener, listen_at, log, make_dir,
-    path_of, process_id, quit_signals, raise_file_limit, start_detached, try_lock_file,
+    Fd, LOCK_FD, Level, LoaderChoice, adjust_settings, connect_to, executable, inherited, is_listener, listen_at, log,
+    make_dir, path_of, process_id, quit_signals, raise_file_limit, settings, start_detached, try_lock_file,
 };
-use crate::xsk;
+use crate::xsk::{self, Loader};
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -37,8 +38,9 @@ pub struct Options {
     pub lock: Option<i32>,
 }
 
-/// Runs a daemon, or starts one in the background. An error is for a person.
-pub fn run(options: Options) -> Result<(), String> {
+/// Runs a daemon, or starts one in the background, with `libbpf` to load XDP programs unless settings say otherwise. An
+/// error is for a person.
+pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> {
     let config = read_config(options.config.as_deref())?.under(options.flags.clone());
     let policy = config.policy()?;
     let passed = activated();
@@ -72,9 +74,25 @@ pub fn run(options: Options) -> Result<(), String> {
         }
     };
     let limits = Limits { idle_exit: config.idle_exit, ..Limits::default() };
-    let core = Core::new(Engine::new(xsk::embedded(), None), policy);
+    let loader = match settings().loader.or(config.loader).unwrap_or(LoaderChoice::Libbpf) {
+        LoaderChoice::Libbpf => libbpf,
+        LoaderChoice::Aya => xsk::embedded(),
+    };
+    clean_up(loader);
+    let mut engine = Engine::new(loader, None);
+    engine.configure_steering(config.steering.clone());
+    engine.configure_chains(config.chains.clone());
+    let core = Core::new(engine, policy);
     let mut server = Server::new(core, listener, Some(signals), limits).map_err(|e| format!("epoll: {e}"))?;
-    log(Level::Info, format_args!("netmapd {} listens at {}, {files} files", process_id(), path.display()));
+    log(
+        Level::Info,
+        format_args!(
+            "netmapd {} listens at {}, {files} files, XDP programs by {}",
+            process_id(),
+            path.display(),
+            loader.name()
+        ),
+    );
     let result = server.run().map_err(|e| format!("epoll: {e}"));
     if ours {
         // Whoever comes now finds nobody, and starts the next one as soon as the lock is free.
@@ -84,6 +102,23 @@ pub fn run(options: Options) -> Result<(), String> {
     drop(server);
     drop(lock);
     result
+}
+
+/// Takes off the interfaces of our network namespace what a killed process left: programs in chains, filters. In other
+/// namespaces, the next bind does.
+fn clean_up(loader: &dyn Loader) {
+    for ifindex in interfaces() {
+        match xdp_attached(ifindex) {
+            Ok(Some(_)) => {
+                if let Err(e) = loader.clean(ifindex) {
+                    log(Level::Warn, format_args!("an XDP program of a killed netmapd stays: {e}"));
+                }
+            }
+            // No engine has it bound.
+            Ok(None) => NetDev::by_index(ifindex).iter().for_each(xsk::clean_host_filter),
+            Err(_) => {}
+        }
+    }
 }
 
 fn read_config(path: Option<&Path>) -> Result<Config, String> {

@@ -14,6 +14,7 @@ use crate::sys::{
     Errno, Fd, Mode, Peer, accept, connect_to, effective_uid, listen_at, namespace, receive_message, sealed_memfd,
     send_message, socket_pair,
 };
+use crate::xsk::Steering;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,9 @@ impl Registry for Notes {
     }
     fn check(&mut self, register: &Register) -> Result<(), Failure> {
         if register.name == name("busy") { Err(Condition::RingsBusy.plain()) } else { Ok(()) }
+    }
+    fn steer(&mut self, id: GrantId, _: Option<Steering>) -> Result<(), Failure> {
+        if self.bound.contains(&id) { Ok(()) } else { Err(Failure::not_bound()) }
     }
     fn ask(&mut self, _: &Request) -> Result<Reply, Failure> {
         Ok(Reply::HdrLen(12))

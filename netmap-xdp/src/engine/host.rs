@@ -10,8 +10,10 @@ use crate::ctl::{Failure, Register, Selection};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Level, Mode, log};
+use crate::sys::{Error, Level, Mode, duplicate, log};
 use crate::xsk::{HostLink, HostLinkPlan, Program};
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
 /// Most host ring pairs of a port: queues of a TAP device.
 const MAX_PAIRS: u16 = 64;
@@ -109,10 +111,15 @@ impl HostSide {
     }
 
     /// What a client needs of host ring `i`.
-    pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16) -> Option<CarrierGrant> {
+    /// `xdp` is the link of the NIC's program, which tells as well as others that the NIC is gone.
+    pub fn grant(&self, rings: &RingTable, dir: Dir, i: u16, xdp: Option<RawFd>) -> Option<CarrierGrant> {
         let open = self.open.as_ref()?;
         let tap = open.link.queue(HostSide::number(rings, dir, i)?)?.clone();
-        Some(CarrierGrant::Host { tap, links: open.link.links() })
+        let mut links = open.link.links();
+        if links.is_empty() {
+            links.extend(xdp.and_then(|fd| duplicate(fd).ok()).map(Arc::new));
+        }
+        Some(CarrierGrant::Host { tap, links })
     }
 
     /// Takes down what nobody uses any more; returns the rings, which are the region's to free.

@@ -26,6 +26,7 @@ mod registry;
 mod rings;
 mod service;
 mod status;
+mod steering;
 mod vale;
 mod vale_name;
 mod vale_requests;
@@ -36,6 +37,7 @@ pub use grant::{
 };
 pub use service::Nudge;
 pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
+pub use steering::{SteeringByName, name_matches};
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -49,7 +51,7 @@ use crate::sys::{Level, log, namespace_id, realtime, settings};
 use crate::xsk::Loader;
 use attach::Attachment;
 use monitor::{MonitorPlan, MonitorPort};
-use nic::NicPort;
+use nic::{NicPort, Terms};
 use null::NullPort;
 use pipe::Pipe;
 use region::Region;
@@ -104,6 +106,8 @@ enum Target {
 /// The registry.
 pub struct Engine {
     loader: &'static dyn Loader,
+    steering: SteeringByName,
+    chains: Vec<(String, u32)>,
     regions: HashMap<u16, Region>,
     ports: Ports,
     grants: HashMap<GrantId, Held>,
@@ -123,6 +127,8 @@ impl Engine {
         ports.vales.count_from(realtime().as_nanos() as u64);
         Engine {
             loader,
+            steering: Vec::new(),
+            chains: Vec::new(),
             regions: HashMap::new(),
             ports,
             grants: HashMap::new(),
@@ -378,8 +384,13 @@ impl Engine {
         match target {
             Target::Nic(dev) => {
                 let key = registry::nic_key(&dev);
-                if !self.ports.nics.contains_key(&key) {
-                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader)?);
+                let asked = register.options.steering.as_ref();
+                if self.ports.nics.contains_key(&key) {
+                    self.check_steering(&PortKey::Nic(key), asked)?;
+                } else {
+                    let terms =
+                        Terms { steering: self.steering_for(&dev.name, asked)?, chain: self.chain_for(&dev.name) };
+                    self.ports.nics.insert(key, NicPort::open(dev, counts, slots, self.loader, terms)?);
                 }
                 Ok(PortKey::Nic(key))
             }

@@ -16,8 +16,8 @@ use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
 use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
 use crate::xsk::{
-    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, is_our_program,
-    mtu_that_fits,
+    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
+    clean_host_filter, is_our_program, mtu_that_fits,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -30,6 +30,15 @@ struct Queue {
     receiving: bool,
     /// Whether the client that asked for it has mapped its rings, so that it may be bound.
     mapped: bool,
+}
+
+/// How our program is to share the interface.
+#[derive(Default)]
+pub struct Terms {
+    /// Which frames netmap gets; none: all.
+    pub steering: Option<Steering>,
+    /// Priority among other XDP programs, if it is to join any.
+    pub chain: Option<u32>,
 }
 
 /// A NIC port.
@@ -51,6 +60,7 @@ pub struct NicPort {
     host: HostSide,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
+    steering: Option<Steering>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
     /// Processes that have queues of the interface since before this engine was there.
@@ -104,6 +114,14 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     }
 }
 
+/// Takes off what a killed process of ours left in the interface's chain; says whether there was anything.
+fn tidy(loader: &dyn Loader, dev: &NetDev) -> bool {
+    loader.clean(dev.ifindex).unwrap_or_else(|e| {
+        log(Level::Warn, format_args!("{}: a program of a killed netmapd stays: {e}", dev.name));
+        false
+    })
+}
+
 impl NicPort {
     /// Ring counts that the first bind of this interface makes; it may ask for more host rings than one.
     pub fn counts(dev: &NetDev, register: &Register) -> RingCounts {
@@ -113,15 +131,33 @@ impl NicPort {
     }
 
     /// Puts the program on the interface and makes its private memory; no queue is taken yet.
-    pub fn open(dev: NetDev, counts: RingCounts, slots: [u32; 2], loader: &dyn Loader) -> Result<NicPort, Failure> {
+    pub fn open(
+        dev: NetDev,
+        counts: RingCounts,
+        slots: [u32; 2],
+        loader: &dyn Loader,
+        terms: Terms,
+    ) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
-        let mut program = loader.load(dev.rx_queues.max(dev.tx_queues).max(1)).map_err(|e| match e.errno.0 {
+        let Terms { steering, chain } = terms;
+        let queues = dev.rx_queues.max(dev.tx_queues).max(1);
+        let loaded = match chain {
+            Some(priority) => loader.load_chained(queues, priority),
+            None => loader.load(queues),
+        };
+        let mut program = loaded.map_err(|e| match e.errno.0 {
             libc::EPERM | libc::EACCES => Failure::missing_capability(&e, "CAP_BPF and CAP_NET_ADMIN"),
             _ => Failure::system(&e),
         })?;
-        let attached = NicPort::attach(&mut *program, &dev);
+        if chain.is_some() {
+            tidy(loader, &dev);
+        }
+        let attached = match NicPort::attach(&mut *program, &dev) {
+            Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
+            done => done,
+        };
         let (mut survivors, mut inherited) = (Vec::new(), None);
         if attached.is_err()
             && let Some((old, mode, users)) = NicPort::take_over(loader, &dev)?
@@ -129,6 +165,14 @@ impl NicPort {
             (program, survivors, inherited) = (old, users, Some((mode, None)));
         }
         let (mode, native_refused) = inherited.map_or(attached, Ok)?;
+        if steering.is_some() || !survivors.is_empty() {
+            program.steer(steering.as_ref()).map_err(|e| Failure::system(&e))?;
+        }
+        if let Some(rules) = &steering {
+            log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
+        }
+        // The interface is ours now, so what else of us is there is a dead one's.
+        clean_host_filter(&dev);
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -148,6 +192,7 @@ impl NicPort {
             queues: BTreeMap::new(),
             host: HostSide::default(),
             bell,
+            steering,
             queue_busy: false,
             survivors,
         })
@@ -160,7 +205,7 @@ impl NicPort {
         let ours = |x: &XdpAttached| x.prog_name.as_deref().is_some_and(is_our_program);
         let Some(there) = there.filter(ours) else { return Ok(None) };
         match loader.take_over(there.prog_id) {
-            Ok(Some(Inherited::Program(program, users))) => {
+            Ok(Inherited::Program(program, users)) => {
                 let names = people(&users);
                 log(
                     Level::Info,
@@ -172,9 +217,9 @@ impl NicPort {
                 };
                 Ok(Some((program, mode, users)))
             }
-            Ok(Some(Inherited::Alive(makers))) => Err(Failure::other_engine(&dev.name, people(&makers))),
+            Ok(Inherited::Alive(makers)) => Err(Failure::other_engine(&dev.name, people(&makers))),
             // It was not to be had: the message about a foreign program tells its id.
-            Ok(None) | Err(_) => Ok(None),
+            Err(_) => Ok(None),
         }
     }
 
@@ -202,6 +247,18 @@ impl NicPort {
     /// How it is driven.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The rules that decide which frames netmap gets; none: all.
+    pub fn steering(&self) -> Option<&Steering> {
+        self.steering.as_ref()
+    }
+
+    /// Changes them.
+    pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
+        self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
+        self.steering = rules;
+        Ok(())
     }
 
     /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
@@ -463,7 +520,8 @@ impl NicPort {
                 let (ring, kring) = self.rings.place(dir, i)?;
                 let bell = Some(self.bell.clone());
                 if HostSide::is_host(&self.rings, dir, i) {
-                    return Some(RingGrant { ring, kring, carrier: self.host.grant(&self.rings, dir, i)?, bell });
+                    let carrier = self.host.grant(&self.rings, dir, i, self.program.link_fd())?;
+                    return Some(RingGrant { ring, kring, carrier, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
                 Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })

@@ -10,6 +10,7 @@
 //! Mapped(token)               -> Done: a granted NIC port whose rings were to be mapped first begins to work
 //! Taps(token, ring)           -> Taps: the monitors of one of its rings
 //! ValePeer(switch, port)      -> ValePeer: what a sender needs to fill the rings of a port of a switch
+//! Steer(token, rules)         -> Done: which frames of its NIC netmap gets, from now on
 //! Status(namespace, part)     -> Status: regions, ports, rings, holders, as far as the client may know of them
 //! Ask(namespace, request)     -> Answer; for a registration: Done, if it would not be refused at once
 //! anything                    -> Failed
@@ -33,6 +34,7 @@ use crate::ctl::{self, Condition, Failure};
 use crate::engine::{Answers, Grant, Part, Status, TapsGrant, ValePeer};
 use crate::ring::Dir;
 use crate::sys::Fd;
+use crate::xsk::Steering;
 use std::sync::Arc;
 use wire::{wire_enum, wire_struct};
 
@@ -56,6 +58,8 @@ pub enum ToEngine {
     Ask(Asked),
     /// Who monitors this ring?
     Taps(RingOf),
+    /// Other steering rules for the NIC that a descriptor is bound to.
+    Steer(Steer),
     /// How are the rings of this port of a switch filled?
     ValePeer(PeerAsked),
     /// What was granted is mapped.
@@ -82,6 +86,15 @@ pub struct RingOf {
     pub dir: Dir,
     /// Its index.
     pub ring: u16,
+}
+
+/// Steering rules for the NIC that a descriptor is bound to.
+#[derive(Debug)]
+pub struct Steer {
+    /// The descriptor.
+    pub token: Arc<Fd>,
+    /// The rules; none: netmap gets every frame.
+    pub rules: Option<Steering>,
 }
 
 /// A port of a switch, in one of its generations.
@@ -179,6 +192,7 @@ wire_struct! {
     RegisterToken { token, namespace, register, memory }
     Asked { namespace, request }
     RingOf { token, dir, ring }
+    Steer { token, rules }
     PeerAsked { switch, port, generation }
     StatusAsked { namespace, part }
     Welcome { client, admitted }
@@ -190,6 +204,7 @@ wire_enum! {
     ToEngine {
         1 => Hello(name), 2 => Open, 3 => Register(r), 4 => Attach(token), 5 => Release(token), 6 => Ask(r),
         7 => Taps(r), 8 => ValePeer(r), 9 => Mapped(token), 10 => Status(r),
+        11 => Steer(r),
     }
     FromEngine {
         0 => Failed(f), 1 => Welcome(w), 2 => Opened(fd), 3 => Granted(g), 4 => Unbound, 5 => Unknown, 6 => Answer(r),

@@ -6,6 +6,7 @@ use crate::ctl::{
     Polling, Pool, Pools, PoolsInfo, PoolsInfoReply, PortInfo, PortInfoReply, PortName, Register, Reply, Request,
     ValeAttach, ValeConfig, ValeList, ValeListReply, ValeNewif, ValeNewifReply,
 };
+use crate::xsk::Steering;
 
 wire_struct! {
     Register {
@@ -21,7 +22,7 @@ wire_struct! {
     PoolsInfo { name, mem_id }
     KloopStart { sleep, eventfds, mode }
     ValeConfig { name, data }
-    Options { extmem, csb, offsets, kloop_eventfds, kloop_mode }
+    Options { extmem, csb, offsets, kloop_eventfds, kloop_mode, steering }
     Extmem { address, pools }
     Pools { memsize, mem_id, interfaces, rings, buffers }
     Pool { offset, count, size }
@@ -55,6 +56,16 @@ impl Wire for PoolsInfoReply {
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         Pools::take(from).map(PoolsInfoReply)
+    }
+}
+
+/// Its text, which is read again: what a client says is not believed.
+impl Wire for Steering {
+    fn put(&self, to: &mut Writer) {
+        self.text().to_string().put(to);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Steering::parse(&String::take(from)?).map_err(|_| Malformed("steering rules that cannot be understood"))
     }
 }
 

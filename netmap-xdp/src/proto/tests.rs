@@ -45,6 +45,7 @@ fn register() -> Register {
         offsets: Some(Offsets { max: 1, initial: 2, bits: 3, tx_align: 4, min_gap: 5 }),
         kloop_eventfds: Some(EventFds { pairs: vec![EventFdPair { io: -1, irq: 5 }; 3], size: 48 }),
         kloop_mode: Some(KloopMode { bits: 1 }),
+        steering: crate::xsk::Steering::parse("udp -> netmap; default host").ok(),
     };
     Register {
         ring_id: 5,

@@ -137,25 +137,6 @@ pub fn hold_eventfd(fd: RawFd) -> Result<Fd, Errno> {
     }
 }
 
-/// Keeps a number internal whose descriptor belongs to a type that is not ours. To be dropped first: once the descriptor is
-/// closed, the number may be another's.
-#[derive(Debug)]
-pub struct Internal(RawFd);
-
-impl Internal {
-    /// Marks the number of `fd`, which stays open for as long as this lives.
-    pub fn mark(fd: &impl AsRawFd) -> Internal {
-        mark(fd.as_raw_fd(), true);
-        Internal(fd.as_raw_fd())
-    }
-}
-
-impl Drop for Internal {
-    fn drop(&mut self) {
-        mark(self.0, false);
-    }
-}
-
 /// Closes one of this library's own descriptors by number, in a forked child whose `Fd` for it will never be dropped.
 pub fn close_inherited(fd: RawFd) {
     mark(fd, false);

@@ -9,6 +9,10 @@
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
+//! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
+//! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
+//! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
+//! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
 //! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
@@ -55,6 +59,31 @@ impl std::fmt::Display for Mode {
     }
 }
 
+/// What netmapd loads the XDP program with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoaderChoice {
+    /// libbpf, which can chain.
+    Libbpf,
+    /// aya.
+    Aya,
+}
+
+impl LoaderChoice {
+    /// By its name in settings.
+    pub fn named(name: &str) -> Option<LoaderChoice> {
+        match name {
+            "libbpf" => Some(LoaderChoice::Libbpf),
+            "aya" => Some(LoaderChoice::Aya),
+            _ => None,
+        }
+    }
+}
+
+/// Priority in a chain when none is said: libxdp's.
+pub const CHAIN_PRIORITY: u32 = 50;
+/// The largest priority.
+pub const CHAIN_MOST: u32 = 65535;
+
 /// The settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -76,6 +105,14 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// The netmapd to start, if that was said.
     pub daemon: Option<PathBuf>,
+    /// Host rings by clsact filters (true) or tcx links (false); whatever the kernel has.
+    pub clsact: Option<bool>,
+    /// What netmapd loads the XDP program with, if that was said.
+    pub loader: Option<LoaderChoice>,
+    /// Priority of our program in the chain of XDP programs, if it is to be in one.
+    pub chain: Option<u32>,
+    /// Steering rules of the NICs that this process binds, as text.
+    pub steer: Option<String>,
     /// How long a bind waits for a queue that was just closed; not of the environment: who serves others does not wait.
     pub rebind_wait: Duration,
     /// Whether this process is netmapd; not of the environment.
@@ -161,7 +198,52 @@ impl Settings {
         };
         let (socket, daemon) = (path("NETMAP_XDP_SOCKET"), path("NETMAP_XDP_DAEMON"));
         let (rebind_wait, serves) = (REBIND_WAIT, false);
-        Settings { log, mode, buffers, slots, aligned, late, engine, socket, daemon, rebind_wait, serves, complaints }
+        let clsact = match get("NETMAP_XDP_HOST").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("tcx") => Some(false),
+            Some("clsact") => Some(true),
+            Some(v) => {
+                bad("NETMAP_XDP_HOST", v, "auto, tcx or clsact");
+                None
+            }
+        };
+        let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
+            Some((None, v)) => {
+                bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
+                None
+            }
+            named => named.and_then(|n| n.0),
+        };
+        let chain = match get("NETMAP_XDP_CHAIN").as_deref() {
+            None | Some("" | "off") => None,
+            Some("on") => Some(CHAIN_PRIORITY),
+            Some(v) => match v.parse::<u32>() {
+                Ok(n) if n <= CHAIN_MOST => Some(n),
+                _ => {
+                    bad("NETMAP_XDP_CHAIN", v, &format!("off, on or a number up to {CHAIN_MOST}"));
+                    None
+                }
+            },
+        };
+        let steer = get("NETMAP_XDP_STEER").filter(|v| !v.trim().is_empty());
+        Settings {
+            log,
+            mode,
+            buffers,
+            slots,
+            aligned,
+            late,
+            engine,
+            socket,
+            daemon,
+            rebind_wait,
+            clsact,
+            loader,
+            chain,
+            steer,
+            serves,
+            complaints,
+        }
     }
 }
 
@@ -211,12 +293,16 @@ mod tests {
             ("NETMAP_XDP_BIND", "never"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
+            ("NETMAP_XDP_HOST", "xdp"),
+            ("NETMAP_XDP_LOADER", "bcc"),
+            ("NETMAP_XDP_CHAIN", "65536"),
         ] {
             let s = with(name, value);
             assert_eq!(s.complaints.len(), 1, "{name}");
             assert!(s.complaints[0].contains(name) && s.complaints[0].contains(value));
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
+            assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
         }
     }
 

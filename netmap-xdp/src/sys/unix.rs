@@ -130,6 +130,14 @@ pub fn name_socket(fd: &Fd, name: &str) -> Result<(), Errno> {
     bind(fd.as_raw_fd(), &Address::of(format!("\0{name}").as_bytes(), false)?)
 }
 
+/// A socket with a name in the abstract namespace of the calling thread's network namespace, for as long as it is open.
+/// `EADDRINUSE`: somebody has one.
+pub fn bind_abstract(name: &str) -> Result<Fd, Errno> {
+    let (end, _) = super::socket_pair(libc::SOCK_CLOEXEC)?;
+    name_socket(&end, name)?;
+    Ok(end.high())
+}
+
 fn named(fd: RawFd, call: libc::c_long) -> Option<Vec<u8>> {
     // SAFETY: all zero bytes are a valid address.
     let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };

@@ -8,9 +8,9 @@
 //! and device are descriptors. Loaded by aya in whatever process hosts the engine, inside the NIC's network namespace.
 
 use super::aya_loader::{failed, high};
-use crate::sys::netdev::NetDev;
 use crate::sys::netdev::bpf::{self, Tcx};
-use crate::sys::{Errno, Error, Fd, tap};
+use crate::sys::netdev::{NetDev, tc};
+use crate::sys::{Errno, Error, Fd, Level, log, settings, tap};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,6 +21,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ho
 
 /// How the kernel names the TAP devices.
 const NAME: &str = "netmap%d";
+/// How `tc filter show` names our filters.
+const FILTER: &str = "netmap_host_rings";
 /// An ethertype that no protocol has, for the head of injected frames.
 const NO_PROTOCOL: [u8; 2] = [0xff, 0xff];
 
@@ -40,9 +42,9 @@ pub struct HostLinkPlan<'a> {
 /// The TAP device of a NIC's host rings.
 pub struct HostLink {
     // The fields are closed in this order: off the NIC first.
-    out: Option<Arc<Fd>>,
-    inward: Arc<Fd>,
-    guard: Arc<Fd>,
+    out: Option<Hook>,
+    inward: Hook,
+    guard: Hook,
     queues: Vec<Arc<Fd>>,
     attached: Vec<bool>,
     host_out: Fd,
@@ -67,15 +69,69 @@ fn program(object: &mut Ebpf, name: &str) -> Result<Fd, Error> {
     high(fd.as_fd())
 }
 
-fn attach(program: &Fd, ifindex: u32, name: &str, way: Tcx) -> Result<Arc<Fd>, Error> {
-    bpf::tcx_link(program.as_raw_fd(), ifindex, way).map(Arc::new).map_err(|errno| {
+/// A classifier in its place.
+enum Hook {
+    /// Held by a link: it goes with its last holder.
+    Tcx(Arc<Fd>),
+    /// A filter on the interface: it stays until it is taken off.
+    Clsact { ifindex: u32, way: Tcx, own_qdisc: bool },
+}
+
+impl Hook {
+    fn link(&self) -> Option<&Arc<Fd>> {
+        match self {
+            Hook::Tcx(link) => Some(link),
+            Hook::Clsact { .. } => None,
+        }
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        // An error means that the interface is gone.
+        match self {
+            // Detached, not merely closed: clients hold copies.
+            Hook::Tcx(link) => drop(bpf::link_detach(link.as_raw_fd())),
+            Hook::Clsact { ifindex, way, own_qdisc } => {
+                let _ = tc::remove_filter(*ifindex, *way);
+                if *own_qdisc {
+                    let _ = tc::remove_clsact(*ifindex);
+                }
+            }
+        }
+    }
+}
+
+/// Whether classifiers are filters of clsact here: before Linux 6.6, and where it was asked for.
+fn by_clsact() -> bool {
+    settings().clsact.unwrap_or_else(|| bpf::kernel_version() < (6, 6))
+}
+
+fn attach(program: &Fd, ifindex: u32, name: &str, way: Tcx) -> Result<Hook, Error> {
+    if by_clsact() {
+        let failed = |call: &'static str| move |e| Error::new(call, format!("clsact on {name}"), e);
+        let own_qdisc = tc::add_clsact(ifindex).map_err(failed("RTM_NEWQDISC"))?;
+        let hook = Hook::Clsact { ifindex, way, own_qdisc };
+        tc::add_filter(program.as_raw_fd(), FILTER, ifindex, way).map_err(failed("RTM_NEWTFILTER"))?;
+        return Ok(hook);
+    }
+    let link = bpf::tcx_link(program.as_raw_fd(), ifindex, way);
+    link.map(|link| Hook::Tcx(Arc::new(link))).map_err(|errno| {
         let (major, minor) = bpf::kernel_version();
         if errno == Errno(libc::EINVAL) && (major, minor) < (6, 6) {
-            let why = format!("on {name}: host rings need tcx, which came with Linux 6.6; this is {major}.{minor}");
+            let why =
+                format!("on {name}: tcx came with Linux 6.6, this is {major}.{minor}; set NETMAP_XDP_HOST=clsact");
             return Error::new("BPF_LINK_CREATE", why, Errno(libc::EOPNOTSUPP));
         }
         Error::new("BPF_LINK_CREATE", format!("of tcx on {name}"), errno)
     })
+}
+
+/// Takes off the filter that a killed process left on a NIC. Only for an interface that no living engine has bound.
+pub fn clean_host_filter(nic: &NetDev) {
+    if matches!(tc::remove_filter(nic.ifindex, Tcx::Egress), Ok(true)) {
+        log(Level::Info, format_args!("{}: took a filter off that a killed process left for its host rings", nic.name));
+    }
 }
 
 impl HostLink {
@@ -101,7 +157,8 @@ impl HostLink {
             .override_global("head", &head, true)
             .load(OBJECT)
             .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
-        let host_out = program(&mut object, "netmap_host_out")?;
+        let outward = if by_clsact() { "netmap_host_lax" } else { "netmap_host_out" };
+        let host_out = program(&mut object, outward)?;
         let host_in = program(&mut object, "netmap_host_in")?;
         let tap_out = program(&mut object, "netmap_tap_out")?;
         // Before the device is up, so that nothing of its own ever reaches a ring.
@@ -136,10 +193,7 @@ impl HostLink {
     }
 
     fn stop_receiving(&mut self) {
-        if let Some(link) = self.out.take() {
-            // Detached, not merely closed: clients hold copies. An error means that the interface is gone.
-            let _ = bpf::link_detach(link.as_raw_fd());
-        }
+        self.out = None;
     }
 
     /// The descriptor of a queue: each `read` is a frame that the host sent, each `write` one that it receives.
@@ -149,7 +203,7 @@ impl HostLink {
 
     /// What keeps the host's packets on their way, should the engine die: for clients to hold.
     pub fn links(&self) -> Vec<Arc<Fd>> {
-        self.out.iter().chain([&self.inward, &self.guard]).cloned().collect()
+        self.out.iter().chain([&self.inward, &self.guard]).filter_map(Hook::link).cloned().collect()
     }
 
     /// Whether somebody took one of the programs off, or an interface is gone.
@@ -165,14 +219,5 @@ impl HostLink {
     /// Name of the TAP device.
     pub fn name(&self) -> &str {
         &self.name
-    }
-}
-
-impl Drop for HostLink {
-    fn drop(&mut self) {
-        self.stop_receiving();
-        for link in [&self.inward, &self.guard] {
-            let _ = bpf::link_detach(link.as_raw_fd());
-        }
     }
 }

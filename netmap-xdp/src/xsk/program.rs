@@ -5,6 +5,7 @@
 //! data path. Programs are attached by bpf_link alone, so none outlives its last holder. Choosing the mode, logging and
 //! waiting are the engine's.
 
+use super::steering::Steering;
 use crate::sys::netdev::{XdpAttached, bpf};
 use crate::sys::{Errno, Error};
 use std::fmt;
@@ -24,17 +25,29 @@ pub fn is_our_program(name: &str) -> bool {
 
 /// Makes programs.
 pub trait Loader: Send + Sync {
+    /// Its name in settings.
+    fn name(&self) -> &'static str;
+
     /// Loads the redirect program with room for `queues` queues (at least 1), attached to nothing.
     ///
     /// `EPERM`: the error names what is missing. `EINVAL`: no queues.
     fn load(&self, queues: u32) -> Result<Box<dyn Program>, Error>;
 
-    /// The program of ours with this id, on an interface already, if who loaded it is dead and processes that it served keep it
-    /// there. `None`: this loader takes nothing over.
-    fn take_over(&self, id: u32) -> Result<Option<Inherited>, Error> {
-        let _ = id;
-        Ok(None)
+    /// The same, to be attached as one of several programs; those with lower priorities come first. `EOPNOTSUPP`: this
+    /// loader cannot.
+    fn load_chained(&self, _queues: u32, _priority: u32) -> Result<Box<dyn Program>, Error> {
+        let why = "into a chain of XDP programs: that takes netmapd (NETMAP_XDP_ENGINE=auto) with `loader = libbpf`";
+        Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
     }
+
+    /// Takes programs off an interface that a killed process left in its chain; says whether there were any.
+    fn clean(&self, _ifindex: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// The program of ours with this id, on an interface already, if who loaded it is dead and processes that it served keep it
+    /// there.
+    fn take_over(&self, id: u32) -> Result<Inherited, Error>;
 }
 
 /// What became of an attempt to take a program over.
@@ -64,6 +77,10 @@ pub trait Program: Send {
 
     /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
     fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
+
+    /// Lets rules decide which packets go to sockets at all; none: all of them. Each packet meets the old rules or the new
+    /// ones as a whole.
+    fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error>;
 
     /// What became of the packets of `queue` so far.
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error>;
@@ -124,7 +141,8 @@ pub enum AttachError {
     #[error(
         "{ifname} already has an XDP program in {mode} mode: {name} (id {id}); stop what put it there, or remove it with \
          `ip link set dev {ifname} {} off`; if that says \"busy\", the program is held by a link: find it with \
-         `bpftool link` and remove it with `bpftool link detach id N`", off_word(*mode)
+         `bpftool link` and remove it with `bpftool link detach id N`. \
+         With netmapd's `chain` setting, programs of libxdp's dispatcher (`xdp-loader status`) are joined instead", off_word(*mode)
     )]
     Busy {
         /// The interface.
@@ -210,7 +228,7 @@ pub(super) fn explain(ifname: &str, mode: AttachMode, errno: Errno, seen: Circum
 }
 
 /// What a thread without `missing` should do about it.
-pub(super) fn needs(missing: &[&str]) -> String {
+pub fn needs(missing: &[&str]) -> String {
     let mend = "run as root or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep` the program";
     if missing.is_empty() {
         // CAP_BPF of a user namespace looks like the real one, and does not count.

@@ -210,6 +210,7 @@ fn every_option_is_typed() {
             size: 40,
         }),
         kloop_mode: Some(KloopMode { bits: 3 }),
+        steering: None,
     };
     assert_eq!(register.options, expected);
 }

@@ -19,9 +19,9 @@ const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
 /// Most maps that a program of ours has, and then some.
 const MAPS: usize = 16;
-/// `BPF_LINK_TYPE_XDP`.
-const LINK_XDP: u32 = 6;
 
+/// Bytes of `struct bpf_map_info` and `struct bpf_prog_info`.
+const MAP_NAME: std::ops::Range<usize> = 24..40;
 const PROG_NAME: std::ops::Range<usize> = 64..80;
 
 /// Generic mode, for [`xdp_link`].
@@ -39,7 +39,7 @@ const CAP_BPF: u32 = 39;
 ///
 /// # Safety
 /// `attr` is what `command` asks for; pointers in it are valid for what the kernel reads and writes.
-unsafe fn bpf(command: usize, attr: &mut [u32]) -> Result<usize, Errno> {
+pub(super) unsafe fn bpf(command: usize, attr: &mut [u32]) -> Result<usize, Errno> {
     // SAFETY: the length is the slice's own, the rest is the caller's promise.
     retry(|| unsafe { syscall(libc::SYS_bpf, [command, attr.as_mut_ptr() as usize, size_of_val(attr), 0, 0, 0]) })
 }
@@ -79,16 +79,27 @@ pub fn link_detach(link: RawFd) -> Result<(), Errno> {
     unsafe { bpf(LINK_DETACH, &mut [link as u32]).map(drop) }
 }
 
+/// An integer as the two words that it is in memory.
+pub(super) fn words(n: u64) -> [u32; 2] {
+    let b = n.to_ne_bytes();
+    [0, 4].map(|at| u32::from_ne_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]))
+}
+
+/// The head of what the kernel tells of a program, map or link (`BPF_OBJ_GET_INFO_BY_FD`). Counts in it are inputs too, so
+/// it comes zeroed.
+pub(super) fn object_info(fd: RawFd, info: &mut [u32]) -> Result<(), Errno> {
+    let [low, high] = words(info.as_mut_ptr() as u64);
+    let mut attr = [fd as u32, size_of_val(info) as u32, low, high];
+    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop) }
+}
+
 /// Index of the interface that an XDP or tcx link is on; 0 once that is gone, or the link detached. `EINVAL`: a link of
 /// another kind.
 pub fn link_interface(link: RawFd) -> Result<u32, Errno> {
     // The head of `struct bpf_link_info`: type, id, program, padding, and for these two the interface.
     let mut info = [0u32; 6];
-    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
-    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
-    let mut attr = [link as u32, size_of_val(&info) as u32, half(0), half(4)];
-    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    object_info(link, &mut info)?;
     if matches!(info[0], LINK_TYPE_XDP | LINK_TYPE_TCX) { Ok(info[4]) } else { Err(Errno(libc::EINVAL)) }
 }
 
@@ -146,7 +157,7 @@ pub fn find_attached(prog_id: u32) -> Result<Found, Errno> {
         let words: Vec<u32> = head.iter().flat_map(|w| [*w as u32, (*w >> 32) as u32]).collect();
         let words: Vec<u32> =
             if cfg!(target_endian = "little") { words } else { words.chunks(2).flat_map(|w| [w[1], w[0]]).collect() };
-        if seen && words[0] == LINK_XDP && words[2] == prog_id {
+        if seen && words[0] == LINK_TYPE_XDP && words[2] == prog_id {
             return Ok(Found { program, link, link_id: at, maps });
         }
     }
@@ -185,20 +196,39 @@ pub fn holders(link: u32, maps: &[u32]) -> [Vec<u32>; 2] {
     found
 }
 
+/// Name of a map, as the kernel has it: 15 letters at most.
+pub fn map_name(map: RawFd) -> Result<String, Errno> {
+    let mut info = [0u32; MAP_NAME.end / 4];
+    object_info(map, &mut info)?;
+    let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let name = bytes[MAP_NAME].split(|&b| b == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// Id of a loaded program, as `bpftool prog` shows it.
+pub fn program_id(program: RawFd) -> Result<u32, Errno> {
+    // The head of `struct bpf_prog_info`: type, id.
+    let mut info = [0u32; 2];
+    object_info(program, &mut info)?;
+    Ok(info[1])
+}
+
 /// Name of a loaded program, where the caller may ask (CAP_SYS_ADMIN) and it has one.
 pub fn program_name(id: u32) -> Option<String> {
     // SAFETY: prog_id is one integer; the descriptor is new and ours.
     let program = unsafe { bpf(PROG_GET_FD_BY_ID, &mut [id]).map(|raw| Fd::from_raw(raw as RawFd)) }.ok()?;
-    // The head of `struct bpf_prog_info`, zeroed: its counts of wanted instructions and maps are inputs.
-    let mut info = [0u64; PROG_NAME.end / 8];
-    let at = (info.as_mut_ptr() as u64).to_ne_bytes();
-    let half = |n: usize| u32::from_ne_bytes([at[n], at[n + 1], at[n + 2], at[n + 3]]);
-    let mut attr = [program.as_raw_fd() as u32, size_of_val(&info) as u32, half(0), half(4)];
-    // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+    let mut info = [0u32; PROG_NAME.end / 4];
+    object_info(program.as_raw_fd(), &mut info).ok()?;
     let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let name = bytes[PROG_NAME].split(|&b| b == 0).next()?;
     Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
+}
+
+/// Waits until no CPU runs a BPF program that began before: what it read may be written then. Where the kernel does not
+/// allow to wait for that, it does not.
+pub fn let_programs_end() {
+    // SAFETY: takes integers. It is `synchronize_rcu`.
+    let _ = unsafe { syscall(libc::SYS_membarrier, [libc::MEMBARRIER_CMD_GLOBAL as usize, 0, 0, 0, 0, 0]) };
 }
 
 /// The capabilities that loading an XDP program takes and the calling thread lacks.

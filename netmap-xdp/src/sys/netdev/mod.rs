@@ -6,7 +6,11 @@
 pub mod bpf;
 mod ethtool;
 pub mod features;
+mod map;
 mod rtnl;
+pub mod tc;
+
+pub use map::Map;
 
 use super::{Errno, Error};
 use rtnl::{Link, Rtnl, Which};
@@ -199,6 +203,20 @@ impl Offloads {
         let name = at.look()?.name;
         ethtool::switch(at.rtnl.fd(), &name, self.0, true)
             .map_err(|e| Error::new("SIOCETHTOOL", format!("offloads of {name}"), e))
+    }
+}
+
+/// Indexes of all interfaces of the network namespace; none if they cannot be listed.
+pub fn interfaces() -> Vec<u32> {
+    // SAFETY: the list is read up to the entry without a name that ends it, and given back.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut found = Vec::new();
+        if !list.is_null() {
+            found.extend((0..).map(|i| (*list.add(i)).if_index).take_while(|&index| index != 0));
+            libc::if_freenameindex(list);
+        }
+        found
     }
 }
 

@@ -83,16 +83,43 @@ impl Rtnl {
             Which::Index(n) => i32::try_from(n).ok().filter(|&n| n != 0).ok_or(failed(Errno(libc::ENODEV)))?,
         };
         let question = question(index, which);
-        // SAFETY: the buffer is alive for the call, and the length is its own.
-        retry(|| unsafe {
-            let buffer = question.as_ptr() as usize;
-            syscall(libc::SYS_sendto, [self.fd() as usize, buffer, question.len(), 0, 0, 0])
-        })
-        .map_err(failed)?;
+        self.send(&question).map_err(failed)?;
         self.answer().map_err(failed)
     }
 
+    /// Sends a request about something else than a link; the kernel's answer is an errno or none.
+    pub fn request(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+        self.send(&message(kind, flags | libc::NLM_F_ACK as u16, body))?;
+        self.receive(acknowledged)
+    }
+
+    /// Counts the messages of type `of` that answer a dump.
+    pub fn count(&self, kind: u16, of: u16, body: &[u8]) -> Result<usize, Errno> {
+        self.send(&message(kind, libc::NLM_F_DUMP as u16, body))?;
+        let mut all = 0;
+        self.receive(|datagram| {
+            let (some, end) = counted(datagram, of)?;
+            all += some;
+            Ok(end.then_some(()))
+        })?;
+        Ok(all)
+    }
+
+    fn send(&self, message: &[u8]) -> Result<(), Errno> {
+        // SAFETY: the buffer is alive for the call, and the length is its own.
+        retry(|| unsafe {
+            let buffer = message.as_ptr() as usize;
+            syscall(libc::SYS_sendto, [self.fd() as usize, buffer, message.len(), 0, 0, 0])
+        })
+        .map(drop)
+    }
+
     fn answer(&self) -> Result<Link, Errno> {
+        self.receive(parse)
+    }
+
+    /// Reads datagrams of the kernel until `take` makes something of one.
+    fn receive<T>(&self, mut take: impl FnMut(&[u8]) -> Result<Option<T>, Errno>) -> Result<T, Errno> {
         let mut buffer = vec![0u8; ANSWER_MAX];
         for _ in 0..STRANGERS_MAX {
             let mut from = [0u32; 3]; // sockaddr_nl: family, port, groups
@@ -110,22 +137,75 @@ impl Rtnl {
             }
             // With MSG_TRUNC the length is the message's, which may be more than the buffer's.
             let message = buffer.get(..len).ok_or(Errno(libc::EMSGSIZE))?;
-            if let Some(link) = parse(message)? {
-                return Ok(link);
+            if let Some(done) = take(message)? {
+                return Ok(done);
             }
         }
         Err(Errno(libc::EBADMSG))
     }
 }
 
-fn question(index: i32, which: Which<'_>) -> Vec<u8> {
-    let mut m = Vec::with_capacity(64);
-    m.extend_from_slice(&[0; 4]); // length, below
-    m.extend_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
-    m.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut m = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+    m.extend_from_slice(&kind.to_ne_bytes());
+    m.extend_from_slice(&(libc::NLM_F_REQUEST as u16 | flags).to_ne_bytes());
     m.extend_from_slice(&SEQ.to_ne_bytes());
     m.extend_from_slice(&[0; 4]); // port: the kernel knows
-    m.extend_from_slice(&[0; 4]); // ifinfomsg: family, padding, type
+    m.extend_from_slice(body);
+    m
+}
+
+/// Type and body of each message to us in a datagram.
+fn messages(mut datagram: &[u8]) -> Result<Vec<(u16, &[u8])>, Errno> {
+    let bad = Errno(libc::EBADMSG);
+    let mut found = Vec::new();
+    while !datagram.is_empty() {
+        let len = u32_at(datagram, 0).ok_or(bad)? as usize;
+        let kind = u16_at(datagram, 4).ok_or(bad)?;
+        let seq = u32_at(datagram, 8).ok_or(bad)?;
+        let body = datagram.get(HEADER..len).ok_or(bad)?;
+        if seq == SEQ {
+            found.push((kind, body));
+        }
+        datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    Ok(found)
+}
+
+/// What an error message says; zero acknowledges.
+fn verdict(body: &[u8]) -> Result<(), Errno> {
+    let bad = Errno(libc::EBADMSG);
+    match u32_at(body, 0).ok_or(bad)? as i32 {
+        0 => Ok(()),
+        code => Err(code.checked_neg().filter(|&e| e > 0).map_or(bad, Errno)),
+    }
+}
+
+fn acknowledged(datagram: &[u8]) -> Result<Option<()>, Errno> {
+    for (kind, body) in messages(datagram)? {
+        if kind == libc::NLMSG_ERROR as u16 {
+            return verdict(body).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Messages of type `of`, and whether the dump ends here.
+fn counted(datagram: &[u8], of: u16) -> Result<(usize, bool), Errno> {
+    let (mut n, mut end) = (0, false);
+    for (kind, body) in messages(datagram)? {
+        match kind {
+            k if k == of => n += 1,
+            k if k == libc::NLMSG_DONE as u16 => end = true,
+            k if k == libc::NLMSG_ERROR as u16 => verdict(body)?,
+            _ => {}
+        }
+    }
+    Ok((n, end))
+}
+
+fn question(index: i32, which: Which<'_>) -> Vec<u8> {
+    let mut m = vec![0; 4]; // ifinfomsg: family, padding, type
     m.extend_from_slice(&index.to_ne_bytes());
     m.extend_from_slice(&[0; 8]); // flags, change
     attribute(&mut m, libc::IFLA_EXT_MASK, &(libc::RTEXT_FILTER_SKIP_STATS as u32).to_ne_bytes());
@@ -134,12 +214,11 @@ fn question(index: i32, which: Which<'_>) -> Vec<u8> {
         name.push(0);
         attribute(&mut m, libc::IFLA_IFNAME, &name);
     }
-    let len = m.len() as u32;
-    m[..4].copy_from_slice(&len.to_ne_bytes());
-    m
+    message(libc::RTM_GETLINK, 0, &m)
 }
 
-fn attribute(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Adds an attribute to a request.
+pub fn attribute(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
     m.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
     m.extend_from_slice(&kind.to_ne_bytes());
     m.extend_from_slice(value);
@@ -147,25 +226,14 @@ fn attribute(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// The answer in a datagram, `None` if there is none, or the error that the kernel answered.
-fn parse(mut datagram: &[u8]) -> Result<Option<Link>, Errno> {
-    let bad = Errno(libc::EBADMSG);
-    while !datagram.is_empty() {
-        let len = u32_at(datagram, 0).ok_or(bad)? as usize;
-        let kind = u16_at(datagram, 4).ok_or(bad)?;
-        let seq = u32_at(datagram, 8).ok_or(bad)?;
-        let body = datagram.get(HEADER..len).ok_or(bad)?;
-        if seq == SEQ {
-            match kind {
-                libc::RTM_NEWLINK => return link(body).map(Some),
-                k if k == libc::NLMSG_ERROR as u16 => {
-                    let code = u32_at(body, 0).ok_or(bad)? as i32;
-                    // Zero acknowledges, which nobody asked for.
-                    return Err(code.checked_neg().filter(|&e| e > 0).map_or(bad, Errno));
-                }
-                _ => {}
-            }
+fn parse(datagram: &[u8]) -> Result<Option<Link>, Errno> {
+    for (kind, body) in messages(datagram)? {
+        match kind {
+            libc::RTM_NEWLINK => return link(body).map(Some),
+            // An acknowledgement is nothing that was asked for.
+            k if k == libc::NLMSG_ERROR as u16 => return verdict(body).and(Err(Errno(libc::EBADMSG))),
+            _ => {}
         }
-        datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }
     Ok(None)
 }
@@ -258,7 +326,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn message(kind: u16, seq: u32, body: &[u8]) -> Vec<u8> {
+    fn answered(kind: u16, seq: u32, body: &[u8]) -> Vec<u8> {
         let mut m = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
         m.extend_from_slice(&kind.to_ne_bytes());
         m.extend_from_slice(&[0; 2]);
@@ -289,7 +357,7 @@ mod tests {
     }
 
     fn answer() -> Vec<u8> {
-        message(libc::RTM_NEWLINK, SEQ, &body(&nest(&[(IFLA_XDP_PROG_ID, 42), (IFLA_XDP_DRV_PROG_ID, 42)], 1)))
+        answered(libc::RTM_NEWLINK, SEQ, &body(&nest(&[(IFLA_XDP_PROG_ID, 42), (IFLA_XDP_DRV_PROG_ID, 42)], 1)))
     }
 
     #[test]
@@ -319,8 +387,8 @@ mod tests {
 
     #[test]
     fn messages_of_others_are_skipped() {
-        let mut m = message(libc::RTM_NEWLINK, SEQ + 1, &[]);
-        m.extend(message(libc::NLMSG_NOOP as u16, SEQ, &[1, 2, 3, 4]));
+        let mut m = answered(libc::RTM_NEWLINK, SEQ + 1, &[]);
+        m.extend(answered(libc::NLMSG_NOOP as u16, SEQ, &[1, 2, 3, 4]));
         assert_eq!(parse(&m), Ok(None));
         m.extend(answer());
         assert_eq!(parse(&m).unwrap().unwrap().ifindex, 7);
@@ -328,12 +396,12 @@ mod tests {
 
     #[test]
     fn the_kernels_error_is_passed_on() {
-        let error = |code: i32| parse(&message(libc::NLMSG_ERROR as u16, SEQ, &code.to_ne_bytes()));
+        let error = |code: i32| parse(&answered(libc::NLMSG_ERROR as u16, SEQ, &code.to_ne_bytes()));
         assert_eq!(error(-libc::ENODEV), Err(Errno(libc::ENODEV)));
         for senseless in [0, 1, i32::MIN, i32::MAX] {
             assert_eq!(error(senseless), Err(Errno(libc::EBADMSG)), "{senseless}");
         }
-        assert_eq!(parse(&message(libc::NLMSG_ERROR as u16, SEQ, &[0; 3])), Err(Errno(libc::EBADMSG)));
+        assert_eq!(parse(&answered(libc::NLMSG_ERROR as u16, SEQ, &[0; 3])), Err(Errno(libc::EBADMSG)));
     }
 
     #[test]
@@ -369,7 +437,7 @@ mod tests {
         for kind in [libc::IFLA_MTU, libc::IFLA_XDP] {
             let mut b = body(&[]);
             attribute(&mut b, kind, &[5, 0]);
-            let whole = parse(&message(libc::RTM_NEWLINK, SEQ, &b));
+            let whole = parse(&answered(libc::RTM_NEWLINK, SEQ, &b));
             if kind == libc::IFLA_MTU {
                 assert_eq!(whole, Err(Errno(libc::EBADMSG)));
             } else {
@@ -388,9 +456,9 @@ mod tests {
     fn an_interface_without_name_or_index_is_an_error() {
         let mut b = body(&[]);
         b[4..8].copy_from_slice(&(-1i32).to_ne_bytes());
-        assert_eq!(parse(&message(libc::RTM_NEWLINK, SEQ, &b)), Err(Errno(libc::EBADMSG)));
+        assert_eq!(parse(&answered(libc::RTM_NEWLINK, SEQ, &b)), Err(Errno(libc::EBADMSG)));
         let nameless = &body(&[])[..IFINFO];
-        assert_eq!(parse(&message(libc::RTM_NEWLINK, SEQ, nameless)), Err(Errno(libc::EBADMSG)));
+        assert_eq!(parse(&answered(libc::RTM_NEWLINK, SEQ, nameless)), Err(Errno(libc::EBADMSG)));
     }
 
     #[test]
