@@ -6,9 +6,10 @@
 //! The peer is the same pair without netmap, which hands over segments of 64 KB that were never cut and checksums that were
 //! never made; so the goal is a rate, not a share. Sender, bridge and receiver share the processors.
 
+use crate::machine::beside;
 use crate::stats::Sample;
 use crate::{Effort, Reached};
-use netmap_xdp_tests::{Pair, Veth, is_root, tool};
+use netmap_xdp_tests::{Pair, Veth, is_root};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -33,7 +34,13 @@ pub fn run(effort: &Effort) -> Reached {
             let pair = Veth::new().addresses("10.58.0.1/24", "10.58.0.2/24").build();
             let _bridge = mode.map(|mode| {
                 let ports = ["-i", "netmap:veth0", "-i", "netmap:veth0^", "-w", "0"];
-                let mut bridge = pair.a.command(tool("bridge")).env("NETMAP_XDP_MODE", mode).args(ports).spawn();
+                let mut bridge = pair
+                    .a
+                    .command(beside("bridge"))
+                    .env("NETMAP_XDP_MODE", mode)
+                    .env("NETMAP_XDP_ENGINE", "embedded")
+                    .args(ports)
+                    .spawn();
                 bridge.wait_for(" <-> ", START);
                 bridge
             });
