@@ -338,7 +338,9 @@ fn rules_decide_frame_by_frame(loader: Backend) {
     let all = [(0, vec![0; 6]), (60, vec![0; 14]), (43, vec![0; 22]), (51, vec![0; 10]), (60, vec![0; 6])];
     let fragment = |offset: u16| (44, [&offset.to_be_bytes()[..], &[0; 4]].concat());
     let cut = |frame: &[u8], n: usize| frame[..n].to_vec();
-    let table: &[(&str, &[(&[u8], bool)])] = &[
+    /// A frame, and whether netmap gets it.
+    type Case<'a> = (&'a [u8], bool);
+    let table: &[(&str, &[Case])] = &[
         ("default netmap", &[(&vxlan, true), (&ether(&[], 0x806, &[0; 28]), true), (&[0; 14], true)]),
         ("default host", &[(&vxlan, false), (&[0; 14], false)]),
         (
