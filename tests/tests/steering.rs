@@ -4,7 +4,7 @@
 mod nic_common;
 
 use netmap_xdp::api::{Builder, Interest, NS_MOREFRAG, Port, Steering};
-use netmap_xdp_tests::{Daemons, Pair, Veth, needs_root, wait_until};
+use netmap_xdp_tests::{Daemons, Pair, Veth, compile_c, needs_root, wait_until, workspace};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -263,6 +263,13 @@ fn rules_of_the_configuration_stand_whatever_a_program_asks_for() {
     };
     let refused = receiver("default netmap").run();
     assert!(!refused.success() && refused.stderr.contains("netmapd.conf"), "{refused}");
+    let register = compile_c(&workspace().join("tests/c/nic_register.c"), "steering_register", &[]);
+    let asks = |rules: &str| {
+        let program = daemons.with(pair.a.command(&register).arg("veth0"), "daemon");
+        program.env("NETMAP_XDP_STEER", rules).run().stdout
+    };
+    assert!(asks("default netmap").contains("result=EPERM"));
+    assert!(asks("nothing -> netmap").contains("result=EINVAL"));
     let mut running = receiver("").spawn();
     pair.a.wait_xdp(LIMIT);
     let mut session = Session::open(&pair);

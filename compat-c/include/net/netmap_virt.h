@@ -8,6 +8,8 @@
 #ifndef NETMAP_VIRT_H
 #define NETMAP_VIRT_H
 
+#include <stdint.h>
+
 /* Identity on the PCI bus, and the BARs. */
 #define PTNETMAP_MEMDEV_NAME "ptnetmap-memdev"
 #define PTNETMAP_PCI_VENDOR_ID 0x1b36

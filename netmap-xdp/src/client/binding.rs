@@ -17,7 +17,7 @@ use crate::port::{Carrier, PortRing, Synced, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
 use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
-use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log, settings};
+use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log, monotonic, settings};
 use crate::xsk::Steering;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -328,6 +328,18 @@ impl Drop for Binding {
     }
 }
 
+/// Tells netmapd that the rings are mapped. A queue that was closed a moment ago takes a while to be free; netmapd does not wait
+/// for it, since it has others to serve.
+fn begin(token: &Arc<Fd>) -> Result<(), Failure> {
+    let end = monotonic() + settings().rebind_wait;
+    loop {
+        match remote::mapped(token) {
+            Err(e) if e.errno == Errno(libc::EBUSY) && monotonic() < end => std::thread::sleep(RETRY),
+            done => return done,
+        }
+    }
+}
+
 /// Prints a failure, unless it repeats the last one: programs try again and again. One without words is an answer.
 pub(super) fn tell(failure: &Failure) {
     if failure.message.is_empty() {
@@ -433,7 +445,7 @@ impl Bound {
         };
         if grant.awaited {
             match &bound.token {
-                Some(token) => remote::mapped(token)?,
+                Some(token) => begin(token)?,
                 None => host::mapped(bound.id)?,
             }
         }
