@@ -24,9 +24,11 @@ mod daemon;
 mod netns;
 mod process;
 mod skip;
+mod status;
 
 pub use artefacts::{c_program, cdylib, compile_c, tool, workspace};
 pub use daemon::{Daemons, daemons_at, open_files};
 pub use netns::{End, Namespace, Pair, Veth, Xdp, namespaces_of};
 pub use process::{Cmd, Finished, Running, wait_until};
 pub use skip::{is_root, skipped};
+pub use status::{expect_sound, list, mappings};
