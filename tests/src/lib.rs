@@ -31,4 +31,4 @@ pub use daemon::{Daemons, daemons_at, open_files};
 pub use netns::{End, Namespace, Pair, Veth, Xdp, namespaces_of};
 pub use process::{Cmd, Finished, Running, wait_until};
 pub use skip::{is_root, skipped};
-pub use status::{expect_sound, list, mappings};
+pub use status::{list, mappings};

@@ -2,8 +2,9 @@
 
 use crate::artefacts::tool;
 use crate::daemon::Daemons;
-use crate::process::Cmd;
+use crate::process::{Cmd, wait_until};
 use serde_json::Value;
+use std::time::Duration;
 
 impl Daemons {
     /// Its answer to `nmx status`.
@@ -15,6 +16,20 @@ impl Daemons {
         let done = nmx.env("NETMAP_XDP_SOCKET", self.socket()).run().expect_success();
         serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done}"))
     }
+
+    /// Waits until what it says of every region and ring is sound: who has just died may be seen for a moment.
+    ///
+    /// # Panics
+    /// If it is not within `limit`.
+    #[track_caller]
+    pub fn expect_sound(&self, limit: Duration) {
+        let mut last = None;
+        let sound = wait_until(limit, || {
+            last = fault(&self.status());
+            last.is_none()
+        });
+        assert!(sound, "{}", last.unwrap_or_default());
+    }
 }
 
 /// A list in such an answer.
@@ -22,27 +37,29 @@ pub fn list<'a>(of: &'a Value, what: &str) -> &'a [Value] {
     of[what].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Checks what is told of every region and ring: no buffer is missing, every port has one holder, no ring is locked by the dead.
-///
-/// # Panics
-/// If something is not as it should be.
-#[track_caller]
-pub fn expect_sound(now: &Value) {
+/// What is wrong with it, if anything: buffers that are missing or in two places, a port without exactly one holder, a ring that
+/// is locked by the dead.
+fn fault(now: &Value) -> Option<String> {
     for region in list(now, "regions") {
-        assert_eq!((region["missing"].as_u64(), region["twice"].as_u64()), (Some(0), Some(0)), "{region}");
         let parts = ["free", "slots", "kernel", "extra", "private"].iter().filter_map(|p| region[p].as_u64());
-        assert_eq!(Some(parts.sum()), region["buffers"].as_u64(), "{region}");
+        let sum: u64 = parts.sum();
+        if region["missing"] != 0 || region["twice"] != 0 || region["buffers"] != sum {
+            return Some(format!("buffers do not add up: {region}"));
+        }
     }
     for port in list(now, "ports") {
-        let pids: Vec<_> = list(port, "holders").iter().map(|h| h["pid"].clone()).collect();
-        assert_eq!(pids.len(), 1, "{port}");
+        if list(port, "holders").len() != 1 {
+            return Some(format!("holders: {port}"));
+        }
         for ring in list(port, "rings") {
             // Of a pipe, either end may hold the lock at any moment; nobody else.
             let by = ring["syncing"].as_u64().unwrap_or(u64::MAX);
-            let alive = by == 0 || std::path::Path::new(&format!("/proc/{by}")).exists();
-            assert!(alive, "a ring is locked by the dead: {port}");
+            if by != 0 && !std::path::Path::new(&format!("/proc/{by}")).exists() {
+                return Some(format!("a ring is locked by the dead: {port}"));
+            }
         }
     }
+    None
 }
 
 /// Mappings of shared memory that a process has.

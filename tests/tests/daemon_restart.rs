@@ -2,8 +2,7 @@
 //! of its own, and nothing of the survivors is left when they end. No rights needed.
 
 use netmap_xdp_tests::{
-    Cmd, Daemons, Finished, Running, c_program, compile_c, expect_sound, list, mappings, open_files, wait_until,
-    workspace,
+    Cmd, Daemons, Finished, Running, c_program, compile_c, list, mappings, open_files, wait_until, workspace,
 };
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -159,7 +158,7 @@ fn pipes_and_switches_go_on_when_netmapd_is_killed_and_the_next_one_begins_anew(
     assert!(wait_until(SOON, || list(&daemons.status(), "ports").is_empty()), "{}", daemons.status());
     survivors.bind_again();
     let now = daemons.status();
-    expect_sound(&now);
+    daemons.expect_sound(SOON);
     let mut holders: Vec<_> = list(&now, "ports").iter().map(|p| p["holders"][0]["pid"].as_u64()).collect();
     let mut sleepers: Vec<_> = survivors.sleepers.iter().map(|s| Some(u64::from(s.pid()))).collect();
     holders.sort();
@@ -170,7 +169,7 @@ fn pipes_and_switches_go_on_when_netmapd_is_killed_and_the_next_one_begins_anew(
     survivors.end();
     let gone = || list(&daemons.status(), "ports").is_empty() && open_files(next.pid()) <= files;
     assert!(wait_until(SOON, gone), "{} files, {files} at first: {}", open_files(next.pid()), daemons.status());
-    expect_sound(&daemons.status());
+    daemons.expect_sound(SOON);
     assert_eq!(mappings(next.pid()), 0);
     assert_eq!(daemons.pids(), [next.pid()]);
 }
@@ -190,5 +189,5 @@ fn the_next_program_starts_the_next_netmapd() {
     assert!(pids.len() == 1 && pids[0] != dead, "{pids:?}");
     survivors.expect_moving("beside others of the same names");
     survivors.end();
-    expect_sound(&daemons.status());
+    daemons.expect_sound(SOON);
 }

@@ -1,7 +1,7 @@
 //! Random deaths of clients under load, through netmapd: the others go on, no ring stays locked, every buffer is accounted for, and
 //! netmapd keeps nothing of the dead. `make soak` runs ten thousand of them. No rights needed.
 
-use netmap_xdp_tests::{Cmd, Daemons, compile_c, expect_sound, list, mappings, open_files, wait_until, workspace};
+use netmap_xdp_tests::{Cmd, Daemons, compile_c, list, mappings, open_files, wait_until, workspace};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ fn random_deaths_of_clients_harm_nobody_and_leave_nothing() {
     let mut run = daemons.with(command, "daemon").spawn();
     run.wait_for("moved=1", SOON);
     let before = resident(daemon.pid());
-    expect_sound(&daemons.status());
+    daemons.expect_sound(SOON);
     // A tenth of a second each, at the very worst.
     run.wait_for("alone", SOON + Duration::from_millis(100 * kills));
     let took = begun.elapsed();
@@ -44,7 +44,7 @@ fn random_deaths_of_clients_harm_nobody_and_leave_nothing() {
         list(&now, "ports").len() == 4
     });
     assert!(left, "ports of the dead: {now}");
-    expect_sound(&now);
+    daemons.expect_sound(SOON);
     let after = resident(daemon.pid());
     assert!(after < before + GROWTH, "netmapd grew from {before} to {after} bytes");
     // Region 1, that of the switch's ports, state of two pipe ends and two ports, the switch itself.

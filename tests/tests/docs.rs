@@ -1,4 +1,5 @@
-//! `docs/netmap-api.md` says what is there: its tests exist, and no constant of the headers and no errno is missing.
+//! `docs/netmap-api.md` says what is there: its tests exist, and no constant of the headers and no errno is missing; nor is a
+//! setting in `docs/settings.md`.
 
 use netmap_xdp::ctl::Condition;
 use netmap_xdp_tests::workspace;
@@ -148,4 +149,14 @@ fn every_errno_has_a_row_and_a_test_that_expects_it() {
             condition.name()
         );
     }
+}
+
+#[test]
+fn every_setting_is_in_the_table() {
+    let doc = read("docs/settings.md");
+    let source = read("netmap-xdp/src/sys/settings.rs");
+    let names: HashSet<&str> = source.split('"').filter(|text| text.starts_with("NETMAP_XDP_")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    let missing: Vec<_> = names.into_iter().filter(|name| !quoted(&doc).any(|q| q == *name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
