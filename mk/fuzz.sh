@@ -21,6 +21,8 @@ RUSTFLAGS=$flags cargo build --release --locked --target "$host" --manifest-path
 RUSTFLAGS=$flags cargo build --release --locked --target "$host" -p netmap-xdp-compat-c
 built=$out/build/$host/release
 export NETMAP_FUZZ_LIBRARY=$built/libnetmap_xdp.so
+# The engine is to be fuzzed with the rest, in this process.
+export NETMAP_XDP_ENGINE=embedded
 
 # In a network namespace of its own where that is permitted: no port of a target is an interface, and none becomes one.
 apart=()
