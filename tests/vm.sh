@@ -48,6 +48,7 @@ fetch_kernel() {
 	rm -rf "$kernel"
 	mkdir -p "$lists/partial" "$kernel.new"
 	# The mirror that apt uses here, with another suite, in lists of our own.
+	# shellcheck disable=SC2016 # apt-get's own variable
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$lists.list"
 	options=(-qq -o Dir::Etc::sourceparts=/dev/null -o "Dir::Etc::sourcelist=$lists.list" -o "Dir::State::lists=$lists")
@@ -132,6 +133,7 @@ END
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 
+# shellcheck disable=SC2054 # qemu's commas
 args=(-accel tcg,thread=multi -cpu max -smp 2 -m "${VM_MEMORY:-3G}" -nodefaults -no-reboot -display none -serial stdio
 	-kernel "${image[0]}" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off"
 	-virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap")
