@@ -131,6 +131,18 @@ start_netmapd() {
 	fail "netmapd did not start"
 }
 
+# wait_ready PID: until the receiver says that its port is open, while PID lives, 10 s at most. The XDP program tells less: it is
+# there before the sockets are, and netmapd may still have that of the run before.
+wait_ready() {
+	local tries=200
+	while ((tries--)); do
+		grep -qE ': ready|queues?, ' "$work/receiver.err" && return 0
+		kill -0 "$1" 2>/dev/null || return 1
+		sleep 0.05
+	done
+	return 1
+}
+
 # start NAME NAMESPACE COMMAND...: in the background, output to $work/NAME.out and .err; its process id goes to `started`.
 start() {
 	local name=$1 ns=$2
@@ -166,7 +178,7 @@ run() {
 	say "$title"
 	start receiver "$to" "${receiver[@]}"
 	receiving=$started
-	wait_xdp "$to" on "$receiving" || fail "$title: the receiver did not get ready"
+	wait_ready "$receiving" || fail "$title: the receiver did not get ready"
 	start sender "$from" "${sender[@]}"
 	sending=$started
 	finish "$sending"
