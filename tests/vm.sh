@@ -123,11 +123,11 @@ ulimit -l unlimited
 for m in veth tun dummy virtio_net sch_ingress cls_bpf act_mirred xsk_diag; do modprobe \$m 2>/dev/null; done
 ip link set lo up
 for d in /sys/class/net/eth*; do [ -e \$d ] && ip link set \${d##*/} up; done
-export PATH=\$PATH:/root/.cargo/bin NMX_BUILT=1 NETMAP_XDP_ENGINE=embedded
+export PATH=\$PATH:\$HOME/.cargo/bin NMX_BUILT=1 NETMAP_XDP_ENGINE=embedded
 sh /run/command
 echo "vm: status \$?"
 GO
-HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot /new /bin/bash /run/go
+HOME=$HOME PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot /new /bin/bash /run/go
 poweroff -f
 END
 chmod +x "$root/init"
