@@ -98,3 +98,21 @@ macro_rules! dying {
     )* };
 }
 dying!(AtomicU16 u16, AtomicU32 u32, AtomicU64 u64, AtomicI64 i64);
+
+/// The client that dies.
+pub const MORTAL: u32 = 7;
+/// Who comes next.
+pub const NEXT: u32 = 8;
+
+/// A generator (xorshift); not 0.
+pub struct Noise(pub u64);
+
+impl Noise {
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) as u32 % n
+    }
+}

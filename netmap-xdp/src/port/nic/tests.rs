@@ -5,7 +5,7 @@ use super::*;
 use crate::port::{PortRing, Synced};
 use crate::ring::{KringPlace, RingPlace};
 use crate::shm::{Layout, Memory};
-use crate::sync::dying::dies_at;
+use crate::sync::dying::{MORTAL, NEXT, Noise, dies_at};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::sealed_memfd;
 use crate::sys::xdp::RingOffsets;
@@ -17,19 +17,6 @@ const AT: [RingOffsets; 2] = [
     RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 },
     RingOffsets { producer: 2048, consumer: 2112, flags: 2176, entries: 2240 },
 ];
-const MORTAL: u32 = 7;
-const NEXT: u32 = 8;
-
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as u32 % n
-    }
-}
 
 fn map(size: u64) -> Arc<Memory> {
     Memory::map(&sealed_memfd(c"test", size as usize).unwrap(), size as usize, 0, false).unwrap()

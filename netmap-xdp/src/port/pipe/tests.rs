@@ -4,25 +4,12 @@ use super::*;
 use crate::port::{PortRing, Synced};
 use crate::ring::{KringPlace, RingPlace};
 use crate::shm::{Layout, Memory};
-use crate::sync::dying::dies_at;
+use crate::sync::dying::{MORTAL, NEXT, Noise, dies_at};
 use crate::sys::{eventfd, sealed_memfd};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 const SLOTS: u32 = 8;
-const MORTAL: u32 = 7;
-const NEXT: u32 = 8;
-
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as u32 % n
-    }
-}
 
 fn map(size: u64) -> Arc<Memory> {
     Memory::map(&sealed_memfd(c"test", size as usize).unwrap(), size as usize, 0, false).unwrap()
