@@ -15,7 +15,8 @@ const LONGEST: usize = 32;
 fn value(name: &[u8]) -> Option<u64> {
     let buffers = || u64::from(settings().buffers.unwrap_or(16384));
     Some(match name {
-        b"buf_size" | b"buf_curr_size" | b"priv_buf_size" => 2048,
+        b"buf_size" | b"buf_curr_size" => settings().buf_size.into(),
+        b"priv_buf_size" => settings().priv_buf_size().into(),
         b"buf_num" | b"buf_curr_num" => buffers(),
         // The largest ring: a header, and 16 bytes a slot.
         b"ring_size" | b"ring_curr_size" => 256 + 16 * 16384,

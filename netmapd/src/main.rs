@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use netmap_xdp::daemon::{self, Config, Options};
+use netmap_xdp::sys::NIC_BUF_SIZES;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,9 +29,12 @@ struct Args {
     /// End when nobody has used it for so long
     #[arg(long, value_name = "SECONDS")]
     idle_exit: Option<u32>,
-    /// Packet buffers of 2048 bytes in the region that all NIC, host and pipe ports share
+    /// Packet buffers in the region that all NIC, host and pipe ports share
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
     buffers: Option<u32>,
+    /// Bytes of a buffer there, 2048 or 4096 [default: 2048]
+    #[arg(long, value_name = "BYTES", value_parser = buf_size)]
+    buf_size: Option<u32>,
     /// The lock beside the socket is held already, by this descriptor
     #[arg(long, value_name = "NUMBER", hide = true)]
     lock_fd: Option<i32>,
@@ -50,11 +54,17 @@ fn main() -> ExitCode {
         socket: args.socket.map(absolute),
         group: args.group,
         buffers: args.buffers,
+        buf_size: args.buf_size,
         idle_exit: args.idle_exit.map(|s| Duration::from_secs(s.into())),
         ..Config::default()
     };
     let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
     end(daemon::run(options, &netmap_xdp_libbpf::LOADER))
+}
+
+fn buf_size(text: &str) -> Result<u32, String> {
+    let size = text.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n));
+    size.ok_or_else(|| format!("buffers have {} bytes", NIC_BUF_SIZES.map(|n| n.to_string()).join(" or ")))
 }
 
 fn end(result: Result<(), String>) -> ExitCode {

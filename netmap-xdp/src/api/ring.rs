@@ -8,7 +8,6 @@ use super::Error;
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{distance, next_slot};
 use crate::ring::{Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 
 /// What both kinds of guard have.
@@ -226,7 +225,7 @@ impl Slot<'_> {
 
     /// Bytes that the buffer holds.
     pub fn capacity(&self) -> usize {
-        BUF_SIZE as usize
+        self.ring.buf_size() as usize
     }
 
     fn place(&self, at: usize, len: usize) -> Option<(u64, usize)> {

@@ -21,7 +21,6 @@ use super::{BadSlot, Carrier, PortRing};
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_FORWARD, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Fd, tap};
@@ -55,7 +54,7 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         let (idx, len) = (slot.buf_idx.load(Relaxed), usize::from(slot.len.load(Relaxed)));
         match (k.buffer(idx), room.get_mut(at..at + len)) {
             (None, _) => wrong = Some(Drop::BadBuffer),
-            (Some(_), _) if len > BUF_SIZE as usize => wrong = wrong.or(Some(Drop::TooLong)),
+            (Some(_), _) if len > k.buf_size() as usize => wrong = wrong.or(Some(Drop::TooLong)),
             (Some(_), None) => wrong = wrong.or(Some(Drop::BadChain)),
             (Some(from), Some(to)) => {
                 // In the region, by what `buffer` and the length say.
@@ -261,7 +260,7 @@ impl HostRx {
                 }
                 continue;
             };
-            let slots = len.div_ceil(BUF_SIZE as usize) as u32;
+            let slots = len.div_ceil(k.buf_size() as usize) as u32;
             if slots >= n {
                 inbox.skip();
                 k.dropped(Drop::TooLong);
@@ -288,7 +287,7 @@ impl HostRx {
         loop {
             let slot = k.slot(at);
             let idx = k.held(at).load(Relaxed);
-            let (mut len, size) = (0, BUF_SIZE as usize);
+            let (mut len, size) = (0, k.buf_size() as usize);
             for part in [&mut head, &mut body] {
                 let (now, later) = part.split_at(part.len().min(size - len));
                 if let Some(to) = k.buffer(idx) {

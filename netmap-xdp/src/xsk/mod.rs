@@ -12,7 +12,7 @@ mod queue;
 mod socket;
 mod steering;
 
-pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
+pub use geometry::{Chunks, Geometry, HEADERS, TxDesc, TxPlan, mtu_that_fits};
 pub use host::{HostLink, HostLinkPlan, clean_host_filter};
 pub use program::{AttachError, AttachMode, Inherited, Loader, Program, QueueCounters, embedded, is_our_program};
 pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};

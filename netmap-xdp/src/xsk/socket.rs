@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::{Fill, Geometry, QueueError};
+use super::{Chunks, Fill, Geometry, QueueError};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode, settings};
@@ -39,7 +39,7 @@ impl Umem {
             return Err(Error::new("setsockopt XDP_UMEM_REG", "", Errno(libc::EINVAL)));
         }
         let addr = self.region.address() + self.pool as usize;
-        let unaligned = self.geometry == Geometry::Unaligned;
+        let unaligned = self.geometry.chunks() == Chunks::Unaligned;
         // SAFETY: the range lies in a shared mapping (just checked) that `Socket` keeps; nobody holds plain references into
         // a `Memory`.
         unsafe { xdp::register_umem(fd, addr, self.len, self.geometry.chunk(), unaligned) }
@@ -134,7 +134,11 @@ impl Socket {
         };
         let own = mode | libc::XDP_USE_NEED_WAKEUP;
         // With a sibling the flags are exactly XDP_SHARED_UMEM; mode, wakeup and fragments are the sibling's.
-        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { vec![own | XDP_USE_SG, own] };
+        let ladder: &[u16] = match sibling {
+            Some(_) => &[libc::XDP_SHARED_UMEM],
+            None if settings().frags => &[own | XDP_USE_SG, own],
+            None => &[own],
+        };
         let mut waited = Duration::ZERO;
         let mut step = 0;
         loop {
