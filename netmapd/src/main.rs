@@ -2,7 +2,6 @@
 
 use clap::Parser;
 use netmap_xdp::daemon::{self, Config, Options};
-use netmap_xdp::sys::NIC_BUF_SIZES;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +32,7 @@ struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
     buffers: Option<u32>,
     /// Bytes of a buffer there, 2048 or 4096 [default: 2048]
-    #[arg(long, value_name = "BYTES", value_parser = buf_size)]
+    #[arg(long, value_name = "BYTES", value_parser = daemon::buf_size)]
     buf_size: Option<u32>,
     /// The lock beside the socket is held already, by this descriptor
     #[arg(long, value_name = "NUMBER", hide = true)]
@@ -60,11 +59,6 @@ fn main() -> ExitCode {
     };
     let options = Options { flags, config: args.config, foreground: args.foreground, lock: args.lock_fd };
     end(daemon::run(options, &netmap_xdp_libbpf::LOADER))
-}
-
-fn buf_size(text: &str) -> Result<u32, String> {
-    let size = text.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n));
-    size.ok_or_else(|| format!("buffers have {} bytes", NIC_BUF_SIZES.map(|n| n.to_string()).join(" or ")))
 }
 
 fn end(result: Result<(), String>) -> ExitCode {

@@ -50,6 +50,18 @@ compare(struct port *p)
     }
 }
 
+/* What a program that looks at the module's parameters finds. */
+static unsigned
+parameter(void)
+{
+    FILE *f = fopen("/sys/module/netmap/parameters/buf_size", "r");
+    unsigned n = 0;
+
+    CHECK(f != NULL && fscanf(f, "%u", &n) == 1);
+    fclose(f);
+    return n;
+}
+
 /* One frame; the same is done to the shadow. */
 static void
 cross(struct port *from, struct port *to, uint64_t seq, size_t len)
@@ -91,6 +103,7 @@ main(int argc, char **argv)
     CHECK(a.reg.nr_mem_id == b.reg.nr_mem_id);
     size = tx(&a)->nr_buf_size;
     CHECK(len <= size && size == rx(&a)->nr_buf_size && size == rx(&b)->nr_buf_size);
+    CHECK(parameter() == size);
     CHECK(pool(&a, 3) - pool(&a, 2) == (ptrdiff_t)size);
     buffers = count_buffers(&a);
     CHECK(buffers >= 4 * 64);

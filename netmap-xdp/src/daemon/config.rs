@@ -85,9 +85,7 @@ impl Config {
             }
             "buffers" => self.buffers = Some(number(1 << 24)?),
             "buf-size" => {
-                let size = value.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n));
-                let sizes = NIC_BUF_SIZES.map(|n| n.to_string()).join(" or ");
-                self.buf_size = Some(size.ok_or(format!("buf-size is {sizes}, not {value:?}"))?);
+                self.buf_size = Some(buf_size(value).map_err(|why| format!("buf-size: {why}"))?);
             }
             "priv-buf-size" => {
                 let size = value.parse().ok().filter(|&n| is_buf_size(n));
@@ -134,6 +132,14 @@ impl Config {
         rules.extend(group.map(|gid| Rule { who: Who::Group(gid), what: vec![What::All] }));
         Ok(Policy { own: effective_uid(), rules })
     }
+}
+
+/// A size of buffers where NICs are.
+pub fn buf_size(text: &str) -> Result<u32, String> {
+    let size = text.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n));
+    size.ok_or_else(|| {
+        format!("buffers have {} bytes, not {text:?}", NIC_BUF_SIZES.map(|n| n.to_string()).join(" or "))
+    })
 }
 
 fn chain(text: &str) -> Result<(String, u32), String> {

@@ -58,7 +58,7 @@ pub struct TxPlan {
 impl Geometry {
     /// Buffers of `size` bytes in such chunks; nothing if it is none of [`NIC_BUF_SIZES`].
     pub fn new(chunks: Chunks, size: u32) -> Option<Geometry> {
-        NIC_BUF_SIZES.contains(&size).then(|| Geometry { chunks, stride: size })
+        NIC_BUF_SIZES.contains(&size).then_some(Geometry { chunks, stride: size })
     }
 
     /// How chunks lie.
