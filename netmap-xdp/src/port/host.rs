@@ -53,13 +53,14 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         let slot = k.slot(i);
         let flags = slot.flags.load(Relaxed);
         let (idx, len) = (slot.buf_idx.load(Relaxed), usize::from(slot.len.load(Relaxed)));
+        let offset = k.offset(slot);
         match (k.buffer(idx), room.get_mut(at..at + len)) {
             (None, _) => wrong = Some(Drop::BadBuffer),
-            (Some(_), _) if len > BUF_SIZE as usize => wrong = wrong.or(Some(Drop::TooLong)),
+            (Some(_), _) if len > (BUF_SIZE - offset) as usize => wrong = wrong.or(Some(Drop::TooLong)),
             (Some(_), None) => wrong = wrong.or(Some(Drop::BadChain)),
             (Some(from), Some(to)) => {
                 // In the region, by what `buffer` and the length say.
-                let _ = k.region().read(from, to);
+                let _ = k.region().read(from + u64::from(offset), to);
                 at += len;
             }
         }
@@ -72,6 +73,22 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         wrong = Some(Drop::TooShort);
     }
     wrong.map_or(Ok(at), Err)
+}
+
+/// How many slots from `i` on a received frame of `len` bytes takes; as many as the ring has if it finds no room at all.
+#[inline]
+fn slots_for(k: &Kring, mut i: u32, len: usize) -> u32 {
+    let n = k.num_slots();
+    if !k.has_offsets() {
+        return len.div_ceil(BUF_SIZE as usize) as u32;
+    }
+    let (mut room, mut slots) = (0, 0);
+    while room < len && slots < n {
+        room += k.rx_room(k.slot(i)) as usize;
+        i = next_slot(i, n);
+        slots += 1;
+    }
+    slots
 }
 
 /// The slot `by` slots after `i`.
@@ -261,7 +278,7 @@ impl HostRx {
                 }
                 continue;
             };
-            let slots = len.div_ceil(BUF_SIZE as usize) as u32;
+            let slots = slots_for(k, at, len);
             if slots >= n {
                 inbox.skip();
                 k.dropped(Drop::TooLong);
@@ -271,7 +288,7 @@ impl HostRx {
                 break;
             }
             let Some(parts) = inbox.next() else { break };
-            at = HostRx::place(k, at, parts);
+            at = HostRx::place(k, at, slots, parts);
             packets += 1;
             bytes += len as u64;
         }
@@ -281,23 +298,24 @@ impl HostRx {
         }
     }
 
-    /// Writes a frame into the held buffers of slots from `at` on; returns the slot behind.
+    /// Writes a frame into the held buffers of `slots` slots from `at` on; returns the slot behind. They have room for it,
+    /// unless the program changes offsets of slots that are not its own: then the end is cut.
     #[inline]
-    fn place(k: &Kring, mut at: u32, [head, body]: [&[u8]; 2]) -> u32 {
+    fn place(k: &Kring, mut at: u32, slots: u32, [head, body]: [&[u8]; 2]) -> u32 {
         let (mut head, mut body) = (head, body);
-        loop {
+        for left in (0..slots).rev() {
             let slot = k.slot(at);
             let idx = k.held(at).load(Relaxed);
-            let (mut len, size) = (0, BUF_SIZE as usize);
+            let (mut len, offset, size) = (0, k.offset(slot), k.rx_room(slot) as usize);
             for part in [&mut head, &mut body] {
                 let (now, later) = part.split_at(part.len().min(size - len));
                 if let Some(to) = k.buffer(idx) {
                     // In the region, as `buffer` says.
-                    let _ = k.region().write(to + len as u64, now);
+                    let _ = k.region().write(to + u64::from(offset) + len as u64, now);
                 }
                 (*part, len) = (later, len + now.len());
             }
-            let more = !head.is_empty() || !body.is_empty();
+            let more = left > 0;
             let mut flags = if more { NS_MOREFRAG } else { 0 };
             if slot.buf_idx.load(Relaxed) != idx {
                 slot.buf_idx.store(idx, Relaxed);
@@ -308,10 +326,8 @@ impl HostRx {
             slot.len.store(len as u16, Relaxed);
             slot.flags.store(flags, Relaxed);
             at = next_slot(at, k.num_slots());
-            if !more {
-                return at;
-            }
         }
+        at
     }
 }
 
@@ -411,7 +427,12 @@ impl ForwardDown {
                     k.is_buffer(from.buf_idx.load(Relaxed)) && to.is_buffer(slot.buf_idx.load(Relaxed))
                 };
                 if whole && (0..slots).all(good) {
-                    (0..slots).for_each(|s| exchange(k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m))));
+                    for s in 0..slots {
+                        let (from, slot) = (k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m)));
+                        let offset = k.offset(from);
+                        exchange(from, slot);
+                        settle(to, slot, offset);
+                    }
                     at = ahead(at, slots, m);
                 } else {
                     k.dropped(Drop::BadChain);
@@ -434,6 +455,20 @@ fn exchange(from: &SlotView, to: &SlotView) {
     to.flags.store(NS_BUF_CHANGED | (from.flags.load(Relaxed) & NS_MOREFRAG), Relaxed);
     from.buf_idx.store(theirs, Relaxed);
     from.flags.store(NS_BUF_CHANGED, Relaxed);
+}
+
+/// The packet of `slot` begins at `offset` of its buffer: the ring learns that, or the packet moves to where the ring has it.
+#[inline]
+fn settle(k: &Kring, slot: &SlotView, offset: u32) {
+    if !k.has_offsets() && offset == 0 {
+        return;
+    }
+    k.set_offset(slot, offset.into());
+    let (to, len) = (k.offset(slot), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset));
+    if let Some(start) = k.buffer(slot.buf_idx.load(Relaxed)).filter(|_| to < offset) {
+        // In the buffer, since it was there before, and further on.
+        let _ = k.region().shift(start + u64::from(offset), start + u64::from(to), len as usize);
+    }
 }
 
 /// A NIC receive ring whose released packets go to the stack where the program marked them.
