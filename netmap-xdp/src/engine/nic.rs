@@ -409,7 +409,8 @@ impl NicPort {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
         if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
-            self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
+            let siblings = shares && socket.bound() && !settings().whole_frames;
+            self.multi_buffer = socket.multi_buffer() || siblings;
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
                 log(

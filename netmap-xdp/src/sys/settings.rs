@@ -14,6 +14,7 @@
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
 //! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+//! | `NETMAP_XDP_FRAGS` | `auto` `off` | `off`: no frame of several buffers, as with kernels before 6.6 |
 //! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
 use super::privileged_by_file;
@@ -99,6 +100,8 @@ pub struct Settings {
     pub aligned: Option<bool>,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
+    /// Sockets do without frames of several buffers.
+    pub whole_frames: bool,
     /// Who plays the kernel's part.
     pub engine: EngineChoice,
     /// Where netmapd listens, if that was said.
@@ -170,6 +173,14 @@ impl Settings {
                 None
             }
         };
+        let whole_frames = match get("NETMAP_XDP_FRAGS").as_deref() {
+            None | Some("" | "auto") => false,
+            Some("off") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_FRAGS", v, "auto or off");
+                false
+            }
+        };
         let late = match get("NETMAP_XDP_BIND").as_deref() {
             None | Some("" | "auto") => false,
             Some("late") => true,
@@ -233,6 +244,7 @@ impl Settings {
             slots,
             aligned,
             late,
+            whole_frames,
             engine,
             socket,
             daemon,
@@ -291,6 +303,7 @@ mod tests {
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
             ("NETMAP_XDP_BIND", "never"),
+            ("NETMAP_XDP_FRAGS", "on"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),
