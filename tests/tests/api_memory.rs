@@ -70,7 +70,11 @@ fn ports_of_a_switch_share_a_region_by_name_or_by_id() {
     let (mine, theirs) = (a.tx(0).slot(0).unwrap().buf_idx(), b.tx(0).slot(0).unwrap().buf_idx());
     a.tx(0).slot(0).unwrap().swap_into(&b.tx(0).slot(0).unwrap()).unwrap();
     assert_eq!((a.tx(0).slot(0).unwrap().buf_idx(), b.tx(0).slot(0).unwrap().buf_idx()), (theirs, mine));
-    refused(&format!("valeshare:e@{}@share=valeshare:alone", a.mem_id()), libc::EINVAL, "is not that of valeshare:alone");
+    refused(
+        &format!("valeshare:e@{}@share=valeshare:alone", a.mem_id()),
+        libc::EINVAL,
+        "is not that of valeshare:alone",
+    );
     refused("netmap:share{1@share=netmap:nobody9", libc::ENXIO, "nobody9");
     refused("valeshare:e@60000", libc::EINVAL, "no region has memory id 60000");
 }
@@ -141,8 +145,7 @@ fn packets_begin_where_their_slots_say() {
     b.rx(0).slot(1).unwrap().read_at(0, &mut bytes);
     assert_eq!(bytes, [8; 100]);
     // A packet keeps its offset when it goes on, and cannot where there are none.
-    let (mut c, mut plain) =
-        (Builder::new("netmap:begin{2").offsets(0, 128).open().unwrap(), open("netmap:begin{3"));
+    let (mut c, mut plain) = (Builder::new("netmap:begin{2").offsets(0, 128).open().unwrap(), open("netmap:begin{3"));
     assert!(b.rx(0).slot(0).unwrap().swap_into(&plain.tx(0).slot(0).unwrap()).is_err());
     b.rx(0).slot(0).unwrap().swap_into(&c.tx(0).slot(0).unwrap()).unwrap();
     let slot_offset = c.tx(0).slot(0).unwrap().offset();

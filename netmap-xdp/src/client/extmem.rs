@@ -24,7 +24,11 @@ pub(super) fn find(register: &Register) -> Result<Option<ProgramMemory>, Failure
     };
     if shared_mapping(address, len) == Err(Errno(libc::EINVAL)) {
         let lost = make_shared(address, len).map_err(failed)?;
-        let how = if lost { ", in ordinary pages since too few huge ones are free: map it MAP_SHARED to keep them" } else { "" };
+        let how = if lost {
+            ", in ordinary pages since too few huge ones are free: map it MAP_SHARED to keep them"
+        } else {
+            ""
+        };
         log(
             Level::Info,
             format_args!("{}: {len} bytes of private memory at {address:#x} became shared memory{how}", register.name),
