@@ -14,7 +14,7 @@ use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
+use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
     clean_host_filter, is_our_program, mtu_that_fits,
@@ -44,6 +44,8 @@ pub struct Terms {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    /// Where it is.
+    namespace: Fd,
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
@@ -58,6 +60,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Loads what host rings take.
+    loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
     steering: Option<Steering>,
@@ -135,12 +139,13 @@ impl NicPort {
         dev: NetDev,
         counts: RingCounts,
         slots: [u32; 2],
-        loader: &dyn Loader,
+        loader: &'static dyn Loader,
         terms: Terms,
     ) -> Result<NicPort, Failure> {
         let private = Private::new(RingTable::size(counts, slots))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
+        let namespace = namespace().map_err(|e| Failure::system(&Error::new("open", "/proc/thread-self/ns/net", e)))?;
         let Terms { steering, chain } = terms;
         let queues = dev.rx_queues.max(dev.tx_queues).max(1);
         let loaded = match chain {
@@ -180,6 +185,7 @@ impl NicPort {
         let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
             dev,
+            namespace,
             watch,
             failed: None,
             offloads,
@@ -191,6 +197,7 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            loader,
             bell,
             steering,
             queue_busy: false,
@@ -258,7 +265,16 @@ impl NicPort {
     pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
         self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
         self.steering = rules;
+        self.cut();
         Ok(())
+    }
+
+    /// Lets the host send by the NIC, or not, as it is used now. Where rules leave frames to the host, its answers must leave.
+    fn cut(&mut self) {
+        let shared = self.steering.is_some() || settings().host_passes || self.failed.is_some();
+        // Whoever lets go of a port may be anywhere.
+        let Ok(_inside) = Inside::enter(&self.namespace) else { return };
+        self.host.cut(&self.dev, self.loader, &self.rings, shared);
     }
 
     /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
@@ -267,7 +283,7 @@ impl NicPort {
         let link = copy
             .map(|fd| fd.map(Arc::new))
             .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
-        Ok(link.into_iter().chain(self.keep()).collect())
+        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -288,7 +304,7 @@ impl NicPort {
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         self.check()?;
-        self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
+        self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
             for i in range {
@@ -304,6 +320,7 @@ impl NicPort {
             self.receive(i, region)?;
         }
         self.set_pending(region);
+        self.cut();
         Ok(())
     }
 
@@ -565,7 +582,11 @@ impl NicPort {
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
         self.explain(region);
+        // Filters are taken off by the interface's number.
+        let inside = Inside::enter(&self.namespace);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
+        drop(inside);
+        self.cut();
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
             let users = |dir| {

@@ -107,6 +107,10 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// Host rings by clsact filters (true) or tcx links (false); whatever the kernel has.
     pub clsact: Option<bool>,
+    /// What the host sends leaves by its NIC even where that is netmap's alone.
+    pub host_passes: bool,
+    /// Every packet is forwarded transparently, whatever rings and slots say.
+    pub forward_all: bool,
     /// What netmapd loads the XDP program with, if that was said.
     pub loader: Option<LoaderChoice>,
     /// Priority of our program in the chain of XDP programs, if it is to be in one.
@@ -207,6 +211,18 @@ impl Settings {
                 None
             }
         };
+        let mut switch = |name: &str, off: &str, on: &str| match get(name).filter(|v| !v.is_empty()) {
+            None => false,
+            Some(v) if v == on => true,
+            Some(v) => {
+                if v != off {
+                    bad(name, &v, &format!("{off} or {on}"));
+                }
+                false
+            }
+        };
+        let host_passes = switch("NETMAP_XDP_HOST_TX", "auto", "pass");
+        let forward_all = switch("NETMAP_XDP_FORWARD", "marked", "all");
         let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
             Some((None, v)) => {
                 bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
@@ -238,6 +254,8 @@ impl Settings {
             daemon,
             rebind_wait,
             clsact,
+            host_passes,
+            forward_all,
             loader,
             chain,
             steer,
@@ -294,6 +312,8 @@ mod tests {
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),
+            ("NETMAP_XDP_HOST_TX", "drop"),
+            ("NETMAP_XDP_FORWARD", "1"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
         ] {
@@ -303,6 +323,7 @@ mod tests {
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert!(!s.host_passes && !s.forward_all);
         }
     }
 
