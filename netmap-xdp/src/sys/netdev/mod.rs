@@ -7,10 +7,12 @@ pub mod bpf;
 mod ethtool;
 pub mod features;
 mod map;
+mod moves;
 mod rtnl;
 pub mod tc;
 
 pub use map::Map;
+pub use moves::Trail;
 
 use super::{Errno, Error};
 use rtnl::{Link, Rtnl, Which};
