@@ -13,7 +13,7 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
 use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
@@ -60,6 +60,8 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Keeps it promiscuous.
+    ears: Option<Arc<Fd>>,
     /// Loads what host rings take.
     loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
@@ -183,7 +185,7 @@ impl NicPort {
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         let offloads = health::tell_the_truth(&dev, mode);
-        Ok(NicPort {
+        let mut port = NicPort {
             dev,
             namespace,
             watch,
@@ -197,12 +199,17 @@ impl NicPort {
             rings: RingTable::new(counts, slots, private, 0),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            ears: None,
             loader,
             bell,
             steering,
             queue_busy: false,
             survivors,
-        })
+        };
+        if settings().promiscuous == Some(true) {
+            port.hear_all();
+        }
+        Ok(port)
     }
 
     /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
@@ -256,6 +263,17 @@ impl NicPort {
         self.mode
     }
 
+    /// Lets the NIC receive what is for others, unless nobody wants that. The membership goes with its holders.
+    pub fn hear_all(&mut self) {
+        if self.ears.is_some() || settings().promiscuous == Some(false) {
+            return;
+        }
+        match promiscuous(self.dev.ifindex) {
+            Ok(ears) => self.ears = Some(Arc::new(ears)),
+            Err(e) => log(Level::Warn, format_args!("{}: it does not receive what is for others: {e}", self.dev.name)),
+        }
+    }
+
     /// The rules that decide which frames netmap gets; none: all.
     pub fn steering(&self) -> Option<&Steering> {
         self.steering.as_ref()
@@ -283,7 +301,7 @@ impl NicPort {
         let link = copy
             .map(|fd| fd.map(Arc::new))
             .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
-        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).collect())
+        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).chain(self.ears.clone()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.

@@ -111,6 +111,8 @@ pub struct Settings {
     pub host_passes: bool,
     /// Every packet is forwarded transparently, whatever rings and slots say.
     pub forward_all: bool,
+    /// Whether NICs receive what is for others: all (true), none (false), those that are attached to switches.
+    pub promiscuous: Option<bool>,
     /// What netmapd loads the XDP program with, if that was said.
     pub loader: Option<LoaderChoice>,
     /// Priority of our program in the chain of XDP programs, if it is to be in one.
@@ -223,6 +225,15 @@ impl Settings {
         };
         let host_passes = switch("NETMAP_XDP_HOST_TX", "auto", "pass");
         let forward_all = switch("NETMAP_XDP_FORWARD", "marked", "all");
+        let promiscuous = match get("NETMAP_XDP_PROMISC").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            Some(v) => {
+                bad("NETMAP_XDP_PROMISC", v, "auto, on or off");
+                None
+            }
+        };
         let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
             Some((None, v)) => {
                 bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
@@ -256,6 +267,7 @@ impl Settings {
             clsact,
             host_passes,
             forward_all,
+            promiscuous,
             loader,
             chain,
             steer,
@@ -314,6 +326,7 @@ mod tests {
             ("NETMAP_XDP_HOST", "xdp"),
             ("NETMAP_XDP_HOST_TX", "drop"),
             ("NETMAP_XDP_FORWARD", "1"),
+            ("NETMAP_XDP_PROMISC", "yes"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
         ] {
@@ -323,7 +336,7 @@ mod tests {
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
-            assert!(!s.host_passes && !s.forward_all);
+            assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }
 
