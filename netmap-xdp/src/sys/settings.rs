@@ -110,6 +110,12 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// Host rings by clsact filters (true) or tcx links (false); whatever the kernel has.
     pub clsact: Option<bool>,
+    /// What the host sends leaves by its NIC even where that is netmap's alone.
+    pub host_passes: bool,
+    /// Every packet is forwarded transparently, whatever rings and slots say.
+    pub forward_all: bool,
+    /// Whether NICs receive what is for others: all (true), none (false), those that are attached to switches.
+    pub promiscuous: Option<bool>,
     /// What netmapd loads the XDP program with, if that was said.
     pub loader: Option<LoaderChoice>,
     /// Priority of our program in the chain of XDP programs, if it is to be in one.
@@ -218,6 +224,27 @@ impl Settings {
                 None
             }
         };
+        let mut switch = |name: &str, off: &str, on: &str| match get(name).filter(|v| !v.is_empty()) {
+            None => false,
+            Some(v) if v == on => true,
+            Some(v) => {
+                if v != off {
+                    bad(name, &v, &format!("{off} or {on}"));
+                }
+                false
+            }
+        };
+        let host_passes = switch("NETMAP_XDP_HOST_TX", "auto", "pass");
+        let forward_all = switch("NETMAP_XDP_FORWARD", "marked", "all");
+        let promiscuous = match get("NETMAP_XDP_PROMISC").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            Some(v) => {
+                bad("NETMAP_XDP_PROMISC", v, "auto, on or off");
+                None
+            }
+        };
         let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
             Some((None, v)) => {
                 bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
@@ -250,6 +277,9 @@ impl Settings {
             daemon,
             rebind_wait,
             clsact,
+            host_passes,
+            forward_all,
+            promiscuous,
             loader,
             chain,
             steer,
@@ -307,6 +337,9 @@ mod tests {
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),
+            ("NETMAP_XDP_HOST_TX", "drop"),
+            ("NETMAP_XDP_FORWARD", "1"),
+            ("NETMAP_XDP_PROMISC", "yes"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
         ] {
@@ -316,6 +349,7 @@ mod tests {
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }
 
