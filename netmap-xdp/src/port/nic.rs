@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! txsync: completion ring -> held[] -> hwtail      slots [hwcur, head) -> transmit ring -> kick
-//! rxsync: slots [hwcur, head) -> fill ring, held[]  receive ring -> slots from hwtail on
+//! rxsync: slots [hwcur, head) -> spare buffers      receive ring -> slots from hwtail on
+//!         spare buffers -> fill ring, held[], until the kernel has as many as the ring can hold
 //! ```
+//! A receive ring has more buffers than slots, so that slots that the program keeps take nothing from what the NIC can receive.
 //! Runs in the thread that calls the sync, in any process that holds the socket. Buffers are never copied.
 
 use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
-use crate::index::next_slot;
+use crate::index::{next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
 use crate::shm::BUF_SIZE;
-use crate::sync::{AtomicBool, Ordering::*};
+use crate::sync::{AtomicBool, Ordering::*, compiler_fence};
 use crate::sys::xdp;
 use crate::sys::{Errno, Fd};
 use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxPlan};
@@ -317,55 +319,76 @@ impl NicRx {
         NicRx { fill, rx, plan, socket }
     }
 
-    /// Hands every slot's buffer of a fresh ring to the kernel.
+    /// Hands the buffers of a fresh ring's slots to the kernel.
     pub fn start(&self, k: &Kring) -> Result<(), QueueError> {
-        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail());
-        let mut slots = 0..k.num_slots();
-        self.fill.produce(|| {
-            let i = slots.next()?;
-            let idx = k.slot(i).buf_idx.load(Relaxed);
-            k.held(i).store(idx, Relaxed);
-            Some(self.plan.geometry.fill(idx))
-        })?;
-        Ok(())
+        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail() && k.filled() == k.hwtail());
+        // The last one is taken first.
+        for i in (0..k.num_slots()).rev() {
+            k.add_spare(k.slot(i).buf_idx.load(Relaxed));
+        }
+        self.post(k)
     }
 
-    /// Slots `[hwcur, rhead)` go to the fill ring.
+    /// The buffers of slots `[hwcur, rhead)` are spare.
     #[inline]
     fn release(&self, k: &Kring) -> Result<(), BadSlot> {
         let (head, n) = (k.rhead(), k.num_slots());
-        let i = Cell::new(k.hwcur());
-        if i.get() == head {
+        let mut i = k.hwcur();
+        if i == head {
             return Ok(());
         }
+        let (spares, mut count) = (k.spares(), k.spare());
         let mut result = Ok(());
-        let next = || {
-            while i.get() != head {
-                let (at, slot) = (i.get(), k.slot(i.get()));
-                i.set(next_slot(at, n));
-                let idx = slot.buf_idx.load(Relaxed);
-                if k.is_buffer(idx) {
-                    k.held(at).store(idx, Relaxed);
-                    return Some(self.plan.geometry.fill(idx));
+        while i != head {
+            let idx = k.slot(i).buf_idx.load(Relaxed);
+            match spares.get(count as usize) {
+                Some(cell) if k.is_buffer(idx) => {
+                    cell.store(idx, Relaxed);
+                    count += 1;
                 }
-                // The slot gives nothing to the kernel: the ring works on with one buffer less.
-                k.held(at).store(NO_BUFFER, Relaxed);
-                k.dropped(Drop::BadBuffer);
-                result = Err(BadSlot);
+                _ => {
+                    // The ring works on with one buffer less.
+                    k.dropped(Drop::BadBuffer);
+                    result = Err(BadSlot);
+                }
             }
-            None
-        };
-        let sent = self.fill.produce_by(next, |at, publish| k.hand_over(at, i.get(), publish));
-        // Slots that gave nothing are done with too.
-        k.set_hwcur(i.get());
-        if sent.is_err() {
-            result = Err(BadSlot);
+            i = next_slot(i, n);
         }
+        k.set_spare(count);
+        // In this order, so that a death in between loses nothing: see `Kring::recover_held`.
+        compiler_fence(SeqCst);
+        k.set_hwcur(i);
+        result
+    }
+
+    /// Spare buffers go to the fill ring, until the kernel has a ring full.
+    #[inline]
+    fn post(&self, k: &Kring) -> Result<(), QueueError> {
+        let (n, end) = (k.num_slots(), prev_slot(k.hwtail(), k.num_slots()));
+        let (at, left) = (Cell::new(k.filled()), Cell::new(k.spare()));
+        if at.get() == end || left.get() == 0 {
+            return Ok(());
+        }
+        let spares = k.spares();
+        let next = || {
+            if at.get() == end || left.get() == 0 {
+                return None;
+            }
+            left.set(left.get() - 1);
+            let idx = spares.get(left.get() as usize)?.load(Relaxed);
+            k.held(at.get()).store(idx, Relaxed);
+            at.set(next_slot(at.get(), n));
+            Some(self.plan.geometry.fill(idx))
+        };
+        self.fill.produce_by(next, |to, publish| k.hand_over(to, at.get(), publish))?;
+        // What the kernel has, or what it may have, is not spare: in this order again.
+        compiler_fence(SeqCst);
+        k.set_spare(left.get());
         if self.fill.needs_wakeup() {
             // Nothing to do about an error: the driver asks again.
             let _ = xdp::kick_rx(self.socket.as_raw_fd());
         }
-        result
+        Ok(())
     }
 
     /// Gives one buffer back to the kernel at once.
@@ -454,7 +477,8 @@ impl Carrier for NicRx {
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
         let received = self.receive(k);
-        released.and(received)
+        let posted = self.post(k).map_err(|_| BadSlot);
+        released.and(received).and(posted)
     }
 
     fn signal(&self) -> Option<(RawFd, i32)> {
