@@ -7,6 +7,7 @@ mod health;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
+use super::monitor::lock;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
@@ -57,6 +58,8 @@ pub struct NicPort {
     multi_buffer: bool,
     /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
     late: bool,
+    /// Spare buffers that a receive ring gets.
+    spares: u32,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
@@ -144,7 +147,9 @@ impl NicPort {
         loader: &'static dyn Loader,
         terms: Terms,
     ) -> Result<NicPort, Failure> {
-        let private = Private::new(RingTable::size(counts, slots))?;
+        let spares = settings().spares.unwrap_or(slots[1]);
+        let room = slots[1] + spares;
+        let private = Private::new(RingTable::size_with(counts, slots, room))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
         let namespace = namespace().map_err(|e| Failure::system(&Error::new("open", "/proc/thread-self/ns/net", e)))?;
@@ -196,7 +201,8 @@ impl NicPort {
             geometry,
             multi_buffer: false,
             late: false,
-            rings: RingTable::new(counts, slots, private, 0),
+            spares,
+            rings: RingTable::new_with(counts, slots, private, 0, room),
             queues: BTreeMap::new(),
             host: HostSide::default(),
             ears: None,
@@ -495,12 +501,40 @@ impl NicPort {
             return Ok(());
         }
         let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
-        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.held(0).load(Relaxed) == 0 {
+        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.filled() == 0 && kring.spare() == 0 {
             side.start(&kring).map_err(|e| internal(e.to_string()))?;
         }
         self.program.insert(u32::from(i), queue.socket.as_raw_fd()).map_err(|e| Failure::system(&e))?;
         queue.receiving = true;
         Ok(())
+    }
+
+    /// The receive rings of a selection, with what they are to have of spare buffers and have not.
+    pub fn give_spares(&self, selection: &Selection, region: &mut Region) {
+        for i in self.nic_part(selection).rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region) else { continue };
+            let lacking = (kring.num_slots() + self.spares).saturating_sub(region.given(&kring));
+            if lacking > 0
+                && let Some(_lock) = lock(&kring)
+            {
+                region.give_spares(&kring, lacking);
+            }
+        }
+    }
+
+    /// Gives up to `want` spare buffers back.
+    pub fn take_spares(&self, mut want: u32, region: &mut Region) {
+        for i in 0..self.rings.counts().rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region).filter(|_| want > 0) else { continue };
+            if let Some(_lock) = lock(&kring) {
+                want -= region.take_spares(&kring, want);
+            }
+        }
+    }
+
+    /// Spare buffers of all receive rings, as many as they may get.
+    pub fn most_spares(&self) -> u32 {
+        self.spares.saturating_mul(self.rings.counts().rx.into())
     }
 
     fn set_pending(&self, region: &Region) {

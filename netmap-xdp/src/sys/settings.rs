@@ -9,6 +9,7 @@
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
+//! | `NETMAP_XDP_SPARES` | number | spare buffers of a NIC receive ring, for what the program keeps; default as many as it has slots |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
@@ -96,6 +97,8 @@ pub struct Settings {
     pub buffers: Option<u32>,
     /// Slots of a NIC ring.
     pub slots: u32,
+    /// Spare buffers of a NIC receive ring; by default as many as slots.
+    pub spares: Option<u32>,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
     /// Sockets are bound after the client has mapped them on every kernel.
@@ -170,6 +173,7 @@ impl Settings {
         };
         let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
+        let spares = number("NETMAP_XDP_SPARES", 0, 16384);
         let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
             None | Some("" | "auto") => None,
             Some("aligned") => Some(true),
@@ -269,6 +273,7 @@ impl Settings {
             mode,
             buffers,
             slots,
+            spares,
             aligned,
             late,
             whole_frames,
@@ -329,6 +334,7 @@ mod tests {
             ("NETMAP_XDP_MODE", "fast"),
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
+            ("NETMAP_XDP_SPARES", "16385"),
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
