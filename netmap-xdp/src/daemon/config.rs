@@ -10,6 +10,7 @@
 //! buffers = 65536
 //! buf-size = 4096                  # bytes of a buffer where NICs are: 2048 or 4096
 //! priv-buf-size = 2048             # bytes of a buffer in regions of switch ports: a multiple of 64
+//! spares = 512                     # of each NIC receive ring
 //! idle-exit = 30                   # seconds
 //! ```
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub buf_size: Option<u32>,
     /// Bytes of a buffer in regions of switch ports.
     pub priv_buf_size: Option<u32>,
+    /// Spare buffers of a NIC receive ring.
+    pub spares: Option<u32>,
     /// Ends when nobody has used it for so long.
     pub idle_exit: Option<Duration>,
 }
@@ -93,11 +96,12 @@ impl Config {
                 let why = format!("priv-buf-size is a multiple of {BUF_ALIGN} from {least} to {most}, not {value:?}");
                 self.priv_buf_size = Some(size.ok_or(why)?);
             }
+            "spares" => self.spares = Some(number(16384)?),
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
             _ => {
                 return Err(format!(
                     "{key} is not one of socket, group, allow, steer, chain, loader, buffers, buf-size, priv-buf-size, \
-                     idle-exit"
+                     spares, idle-exit"
                 ));
             }
         }
@@ -117,6 +121,7 @@ impl Config {
             buffers: over.buffers.or(self.buffers),
             buf_size: over.buf_size.or(self.buf_size),
             priv_buf_size: over.priv_buf_size.or(self.priv_buf_size),
+            spares: over.spares.or(self.spares),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
     }
@@ -192,13 +197,14 @@ mod tests {
     #[test]
     fn a_file_is_read_line_by_line() {
         let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
-                    buffers = 4096\nbuf-size = 4096\npriv-buf-size = 256\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
+                    buffers = 4096\nbuf-size = 4096\npriv-buf-size = 256\nspares = 9\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
         let config = Config::parse(text).unwrap();
         let first =
             Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
         assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
         assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
         assert_eq!((config.buf_size, config.priv_buf_size), (Some(4096), Some(256)));
+        assert_eq!(config.spares, Some(9));
         assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
         let rules = Steering::parse("udp -> netmap; default host").unwrap();
         assert_eq!(config.steering, [("eth*".into(), rules)]);
@@ -217,6 +223,7 @@ mod tests {
             ("buffers = many", "many"),
             ("buf-size = 3840", "2048 or 4096"),
             ("priv-buf-size = 100", "multiple of 64"),
+            ("spares = 16385", "16384"),
             ("allow = root *", "root"),
             ("allow = user:no-such-user-x *", "no-such-user-x"),
             ("allow = everyone", "software"),

@@ -57,7 +57,7 @@ impl Asked {
             geometry.is_some_and(|geometry| Asked { geometry, ..*self }.received().is_ok())
         };
         let mut cures: Vec<String> = larger.filter(helps).map(|size| format!("NETMAP_XDP_BUF_SIZE={size}")).collect();
-        if self.chains.is_err() && !settings().frags {
+        if self.chains.is_err() && settings().whole_frames {
             cures.push("NETMAP_XDP_FRAGS=auto".into());
         }
         if self.chains.is_ok() {
@@ -75,10 +75,10 @@ impl NicPort {
         let [tx, rx] = self.rings.slots();
         // Of an interface that is down it is not known yet.
         let unknown = !self.queues.values().any(|q| q.socket.bound());
-        let chains = match settings().frags {
-            false => Err("NETMAP_XDP_FRAGS=off allows no chains of them"),
-            true if self.multi_buffer || unknown => Ok(()),
-            true => Err("this kernel, or the driver, has no chains of them (Linux 6.6)"),
+        let chains = match settings().whole_frames {
+            true => Err("NETMAP_XDP_FRAGS=off allows no chains of them"),
+            false if self.multi_buffer || unknown => Ok(()),
+            false => Err("this kernel, or the driver, has no chains of them (Linux 6.6)"),
         };
         let (name, mtu) = (&self.dev.name, self.dev.mtu);
         let asked = Asked { mtu, geometry: self.geometry, chains, receives: (!nic.rx.is_empty()).then_some(rx) };

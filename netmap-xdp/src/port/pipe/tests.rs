@@ -41,7 +41,7 @@ impl World {
                 id: 0,
             };
             let at = dir as u64;
-            Kring::attach(&memory[0], place(at * 1024), &memory[1], KringPlace { offset: at * 1024 }).unwrap()
+            Kring::attach(&memory[0], place(at * 1024), &memory[1], KringPlace { offset: at * 1024, room: 0 }).unwrap()
         };
         for k in [ring(Dir::Tx), ring(Dir::Rx)] {
             k.format();
