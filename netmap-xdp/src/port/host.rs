@@ -24,11 +24,11 @@ use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
 use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
-use crate::sys::{Errno, Fd, tap};
+use crate::sys::{Errno, Fd, settings, tap};
 use inbox::Inbox;
 use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Shortest frame that a TAP takes: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -364,10 +364,15 @@ impl Carrier for HostRx {
     }
 }
 
-/// Whether the program asked for transparent forwarding on a ring.
+/// Whether transparent forwarding was asked for on a ring: by the program, or for all rings by whoever started it.
 #[inline]
-fn forwards(k: &Kring) -> bool {
-    k.ring().flags.load(Relaxed) & NR_FORWARD != 0
+pub fn forwards(k: &Kring) -> bool {
+    k.ring().flags.load(Relaxed) & NR_FORWARD != 0 || settings().forward_all
+}
+
+/// Whether the packet that begins in a slot of such a ring is to go on.
+fn marked(slot: &SlotView) -> bool {
+    slot.flags.load(Relaxed) & NS_FORWARD != 0 || settings().forward_all
 }
 
 /// Sends what a host ring releases to the NIC: the buffers change places with those of free transmit slots.
@@ -402,7 +407,7 @@ impl ForwardDown {
         }
         while i != head {
             let (slots, _) = chain(k, i, head);
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+            if marked(k.slot(i)) {
                 k.dropped(Drop::NoRoom);
             }
             i = ahead(i, slots, n);
@@ -418,7 +423,7 @@ impl ForwardDown {
         }
         while i != head {
             let (slots, whole) = chain(k, i, head);
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+            if marked(k.slot(i)) {
                 if distance(at, tail, m) < slots {
                     break;
                 }
@@ -471,26 +476,32 @@ fn settle(k: &Kring, slot: &SlotView, offset: u32) {
     }
 }
 
+/// The TAP that leads from a NIC's rings to the stack, once there is one.
+pub type WayUp = Arc<OnceLock<Arc<Fd>>>;
+
 /// A NIC receive ring whose released packets go to the stack where the program marked them.
-pub struct ForwardUp {
-    inner: Box<dyn Carrier>,
-    up: Uplink,
+pub struct ForwardUp<C> {
+    inner: C,
+    way: WayUp,
+    /// Made when it is first used: its buffers are large.
+    up: OnceLock<Uplink>,
 }
 
-impl ForwardUp {
+impl<C: Carrier> ForwardUp<C> {
     /// Adds forwarding to `inner`.
-    pub fn new(inner: Box<dyn Carrier>, tap: Arc<Fd>) -> ForwardUp {
-        ForwardUp { inner, up: Uplink::new(tap) }
+    pub fn new(inner: C, way: WayUp) -> ForwardUp<C> {
+        ForwardUp { inner, way, up: OnceLock::new() }
     }
 
     #[cold]
     fn forward(&self, k: &Kring) {
+        let Some(tap) = self.way.get() else { return };
         // What the stack refuses is counted, and what is no buffer is seen when the slots are released.
-        let _ = self.up.send(k, |slot| slot.flags.load(Relaxed) & NS_FORWARD != 0);
+        let _ = self.up.get_or_init(|| Uplink::new(tap.clone())).send(k, marked);
     }
 }
 
-impl Carrier for ForwardUp {
+impl<C: Carrier> Carrier for ForwardUp<C> {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         if k.hwcur() != k.rhead() && forwards(k) {

@@ -122,7 +122,11 @@ shared_struct! {
         pub received_at: AtomicU32,
         /// As above.
         pub received_to: AtomicU32,
-        _pad1: [AtomicU32; 5],
+        /// NIC receive rings: the slot before which, from hwtail on, `held` names the buffers that the kernel has.
+        pub filled: AtomicU32,
+        /// The same: how many buffers are spare.
+        pub spares: AtomicU32,
+        _pad1: [AtomicU32; 3],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         _pad3: [AtomicU32; 15],
