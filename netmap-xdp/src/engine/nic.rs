@@ -17,7 +17,7 @@ use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_a
 use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, is_our_program, mtu_that_fits,
+    clean_host_filter, end_cuts, host_survivors, is_our_program, mtu_that_fits,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -179,7 +179,11 @@ impl NicPort {
             log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
         }
         // The interface is ours now, so what else of us is there is a dead one's.
-        clean_host_filter(&dev);
+        if survivors.is_empty() {
+            clean_host_filter(&dev);
+        } else {
+            end_cuts(&dev);
+        }
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -322,6 +326,12 @@ impl NicPort {
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         self.check()?;
+        if !self.survivors.is_empty() && HostSide::begins_to_hear(&self.rings, selection) {
+            let others = host_survivors(&self.dev);
+            if !others.is_empty() {
+                return Err(Failure::host_rings_of_survivor(&self.dev.name, people(&others)));
+            }
+        }
         self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
