@@ -302,6 +302,14 @@ impl Failure {
         ))
     }
 
+    /// The same of host rings.
+    pub fn host_rings_of_survivor(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
+        Condition::QueueTaken.says(format!(
+            "{interface}: its host rings are still in use since before netmapd was restarted, by {who}; they are free when \
+             that program closes them; what the host receives (`/T`) can be bound now"
+        ))
+    }
+
     /// Another engine of ours drives the interface.
     pub fn other_engine(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
         Condition::ForeignXdp.says(format!(
@@ -538,6 +546,7 @@ mod tests {
             (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
             (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
+            (Failure::host_rings_of_survivor("eth0", "process 7 (lb)"), C::QueueTaken, &["host rings", "process 7"]),
             (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
             (Failure::bad_steering("NETMAP_XDP_STEER", "rule 1"), C::BadSteering, &["NETMAP_XDP_STEER", "rule 1"]),
             (Failure::not_steerable(), C::BadSteering, &["NIC"]),

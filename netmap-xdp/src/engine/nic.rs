@@ -19,7 +19,7 @@ use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_a
 use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Chunks, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, is_our_program,
+    clean_host_filter, end_cuts, host_survivors, is_our_program,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -205,7 +205,11 @@ impl NicPort {
             log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
         }
         // The interface is ours now, so what else of us is there is a dead one's.
-        clean_host_filter(&dev);
+        if survivors.is_empty() {
+            clean_host_filter(&dev);
+        } else {
+            end_cuts(&dev);
+        }
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
@@ -363,6 +367,12 @@ impl NicPort {
             let size = region.layout().buf_size;
             self.geometry = Geometry::new(self.geometry.chunks(), size)
                 .ok_or_else(|| Failure::buffers_unfit(&self.dev.name, size))?;
+        }
+        if !self.survivors.is_empty() && HostSide::begins_to_hear(&self.rings, selection) {
+            let others = host_survivors(&self.dev);
+            if !others.is_empty() {
+                return Err(Failure::host_rings_of_survivor(&self.dev.name, people(&others)));
+            }
         }
         self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
