@@ -27,7 +27,7 @@ pub enum What {
 /// What a packet may cost at a batch of 64.
 const BUDGETS: [(What, &str, f64); 7] = [
     (What::Txsync, "NIC txsync", 137.0),
-    (What::Rxsync, "NIC rxsync", 132.0),
+    (What::Rxsync, "NIC rxsync", 145.0),
     (What::PipeTx, "pipe txsync", 56.0),
     (What::PipeRx, "pipe rxsync", 56.0),
     (What::ValeTx, "VALE txsync, 60 bytes", 125.0),

@@ -62,10 +62,11 @@ impl Bench {
             Memory::map(&fd, size as usize, 0, true).expect("a mapping of a memfd")
         };
         let layout = Layout::plan(2 * SLOTS, 64);
-        let (region, private) = (memfd(layout.size), memfd(KringPlace::size(SLOTS)));
+        let (region, private) = (memfd(layout.size), memfd(KringPlace::size(SLOTS, 2 * SLOTS)));
         let rings = memfd(2 * RING_BYTES);
         let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 2 * SLOTS, dir, id: 0 };
-        let kring = Kring::attach(&region, place, &private, KringPlace { offset: 0 }).expect("rings that fit");
+        let kring =
+            Kring::attach(&region, place, &private, KringPlace { offset: 0, room: 2 * SLOTS }).expect("rings that fit");
         kring.format();
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);

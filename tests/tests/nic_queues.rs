@@ -212,3 +212,75 @@ fn a_nic_whose_slots_were_all_held_receives_again_in_generic_mode() {
     alone!("NETMAP_XDP_MODE" = "generic");
     held();
 }
+
+/// Frames that the kernel dropped on the way to a port.
+fn dropped(port: &Port) -> u64 {
+    port.drops().iter().filter(|(why, _)| ["rx-dropped", "rx-ring-full"].contains(why)).map(|(_, n)| n).sum()
+}
+
+/// Frames that get through to a program that keeps 60 of its 63 slots and looks only when a burst of 60 is over, in so many bursts.
+fn through_bursts(bursts: u64) -> u64 {
+    const BURST: u64 = 60;
+    let pair = Veth::new().build();
+    let (mut a, mut b) = (open(&pair.a, "netmap:{}@conf:slots=256"), open(&pair.b, "netmap:{}@conf:slots=64"));
+    let burst = |a: &mut Port, number: u64| {
+        (0..BURST).for_each(|i| assert!(push(&mut a.tx(0), &frame(number * BURST + i, 60))));
+        a.sync_tx().unwrap();
+    };
+    burst(&mut a, 0);
+    let filled = wait_until(SOON, || {
+        b.sync_rx().unwrap();
+        u64::from(b.rx(0).available()) == BURST
+    });
+    assert!(filled, "{:?}", b.drops());
+    let mut next = BURST;
+    for number in 1..=bursts {
+        burst(&mut a, number);
+        // Three slots are free: it takes what comes there, and gives back as many of the oldest that it kept.
+        let over = wait_until(SOON, || {
+            b.sync_rx().unwrap();
+            let more = b.rx(0).available() - BURST as u32;
+            b.rx(0).release(more);
+            next += u64::from(more);
+            next + dropped(&b) == (number + 1) * BURST
+        });
+        assert!(over, "burst {number}: {next} frames came, {:?}", b.drops());
+    }
+    drop(a);
+    drop(b);
+    assert_all_buffers_returned();
+    next - BURST
+}
+
+#[test]
+fn a_program_that_keeps_its_slots_loses_no_burst() {
+    alone!();
+    assert_eq!(through_bursts(20), 20 * 60);
+}
+
+#[test]
+fn without_spare_buffers_what_a_program_keeps_is_what_the_nic_lacks() {
+    alone!("NETMAP_XDP_SPARES" = "0");
+    let got = through_bursts(20);
+    println!("{got} of {} frames came", 20 * 60);
+    assert!((20..20 * 10).contains(&got), "{got}");
+}
+
+#[test]
+fn spare_buffers_give_way_to_slots_of_other_ports() {
+    // Both ports, and for spare buffers too few: 2 * 1024 each, and two that nobody gets.
+    alone!("NETMAP_XDP_BUFFERS" = "4200");
+    let pair = Veth::new().build();
+    let mut a = open(&pair.a, "netmap:{}");
+    let spare = || {
+        let now = netmap_xdp::api::status::status().unwrap();
+        assert!(now.regions.iter().all(|r| r.missing + r.twice == 0), "{now:?}");
+        now.regions[0].spare
+    };
+    assert_eq!(spare(), 1024 + 1);
+    let mut b = open(&pair.b, "netmap:{}");
+    assert!(spare() < 200, "{}", spare());
+    carry(&mut a, 0, &mut b, 0, &frames(3000, 60, 1514));
+    drop((a, b));
+    assert_all_buffers_returned();
+}

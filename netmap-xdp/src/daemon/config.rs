@@ -8,6 +8,7 @@
 //! chain = eth0 50                  # any number of times: interfaces with other XDP programs, and our priority among them
 //! steer = eth* tcp port 22 -> host; default netmap   # any number of times: interfaces, then rules for them
 //! buffers = 65536
+//! spares = 512                     # of each NIC receive ring
 //! idle-exit = 30                   # seconds
 //! ```
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub loader: Option<LoaderChoice>,
     /// Buffers of region 1.
     pub buffers: Option<u32>,
+    /// Spare buffers of a NIC receive ring.
+    pub spares: Option<u32>,
     /// Ends when nobody has used it for so long.
     pub idle_exit: Option<Duration>,
 }
@@ -75,10 +78,11 @@ impl Config {
                 self.loader = Some(named.ok_or(format!("loader is libbpf or aya, not {value:?}"))?);
             }
             "buffers" => self.buffers = Some(number(1 << 24)?),
+            "spares" => self.spares = Some(number(16384)?),
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
             _ => {
                 return Err(format!(
-                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, idle-exit"
+                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, idle-exit"
                 ));
             }
         }
@@ -96,6 +100,7 @@ impl Config {
             chains: [over.chains, self.chains].concat(),
             loader: over.loader.or(self.loader),
             buffers: over.buffers.or(self.buffers),
+            spares: over.spares.or(self.spares),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
     }
@@ -163,12 +168,13 @@ mod tests {
     #[test]
     fn a_file_is_read_line_by_line() {
         let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
-                    buffers = 4096\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
+                    buffers = 4096\nspares = 9\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
         let config = Config::parse(text).unwrap();
         let first =
             Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
         assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
         assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
+        assert_eq!(config.spares, Some(9));
         assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
         let rules = Steering::parse("udp -> netmap; default host").unwrap();
         assert_eq!(config.steering, [("eth*".into(), rules)]);
@@ -185,6 +191,7 @@ mod tests {
             ("speed = 5", "speed"),
             ("socket = here", "absolute"),
             ("buffers = many", "many"),
+            ("spares = 16385", "16384"),
             ("allow = root *", "root"),
             ("allow = user:no-such-user-x *", "no-such-user-x"),
             ("allow = everyone", "software"),

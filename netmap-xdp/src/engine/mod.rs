@@ -455,6 +455,7 @@ impl Engine {
 
     /// The same in a region that was taken out of its place.
     fn bind_in(&mut self, region: &mut Region, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
+        self.ports.spare(self.need(held, register), region);
         self.ports.start(&held.port, &held.selection, region)?;
         let port = self.ports.view(&held.port).ok_or_else(|| Condition::System.says("no port"))?;
         let counts = port.rings.counts();
@@ -486,12 +487,24 @@ impl Engine {
             Ok(Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited })
         };
         match grant() {
-            Ok(grant) => Ok((grant, nifp)),
+            Ok(grant) => {
+                // Last of all, from what is left.
+                self.ports.give_spares(&held.port, &held.selection, region);
+                Ok((grant, nifp))
+            }
             Err(e) => {
                 region.free_if(nifp, &HashSet::new());
                 Err(e)
             }
         }
+    }
+
+    /// Buffers that a registration needs at most: slots of its rings, and extra ones.
+    fn need(&self, held: &Held, register: &Register) -> u32 {
+        let [tx, rx] = self.ports.view(&held.port).map_or([0; 2], |p| p.rings.slots());
+        let Selection { tx: of_tx, rx: of_rx } = &held.selection;
+        let rings = (of_tx.len() as u32).saturating_mul(tx).saturating_add((of_rx.len() as u32).saturating_mul(rx));
+        rings.saturating_add(register.extra_bufs.min(MOST_EXTRA))
     }
 
     /// How large region 1 is to be when `port` is the first to use it.
@@ -502,8 +515,13 @@ impl Engine {
             let tx = rings(counts.tx, counts.host_tx).saturating_mul(tx);
             tx.saturating_add(rings(counts.rx, counts.host_rx).saturating_mul(rx))
         });
+        let spares = self.ports.most_spares(port);
         // Room for a second port of the same size, as a bridge needs it.
-        let need = rings.saturating_mul(2).saturating_add(register.extra_bufs.min(MOST_EXTRA)).saturating_add(2);
+        let need = rings
+            .saturating_add(spares)
+            .saturating_mul(2)
+            .saturating_add(register.extra_bufs.min(MOST_EXTRA))
+            .saturating_add(2);
         settings().buffers.unwrap_or(need.max(DEFAULT_BUFFERS))
     }
 

@@ -270,7 +270,7 @@ pub fn ring_buffers(k: &Kring) -> Vec<u32> {
 }
 
 /// Waits for the lock of a ring, but not for ever.
-fn lock(k: &Kring) -> Option<LockGuard<'_>> {
+pub(super) fn lock(k: &Kring) -> Option<LockGuard<'_>> {
     patiently(|| k.try_lock(ENGINE))
 }
 

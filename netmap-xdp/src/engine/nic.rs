@@ -7,14 +7,15 @@ mod health;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
+use super::monitor::lock;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
+use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
     clean_host_filter, is_our_program, mtu_that_fits,
@@ -44,6 +45,8 @@ pub struct Terms {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    /// Where it is.
+    namespace: Fd,
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
@@ -55,9 +58,15 @@ pub struct NicPort {
     multi_buffer: bool,
     /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
     late: bool,
+    /// Spare buffers that a receive ring gets.
+    spares: u32,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Keeps it promiscuous.
+    ears: Option<Arc<Fd>>,
+    /// Loads what host rings take.
+    loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
     steering: Option<Steering>,
@@ -135,12 +144,15 @@ impl NicPort {
         dev: NetDev,
         counts: RingCounts,
         slots: [u32; 2],
-        loader: &dyn Loader,
+        loader: &'static dyn Loader,
         terms: Terms,
     ) -> Result<NicPort, Failure> {
-        let private = Private::new(RingTable::size(counts, slots))?;
+        let spares = settings().spares.unwrap_or(slots[1]);
+        let room = slots[1] + spares;
+        let private = Private::new(RingTable::size_with(counts, slots, room))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
+        let namespace = namespace().map_err(|e| Failure::system(&Error::new("open", "/proc/thread-self/ns/net", e)))?;
         let Terms { steering, chain } = terms;
         let queues = dev.rx_queues.max(dev.tx_queues).max(1);
         let loaded = match chain {
@@ -178,8 +190,9 @@ impl NicPort {
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         let offloads = health::tell_the_truth(&dev, mode);
-        Ok(NicPort {
+        let mut port = NicPort {
             dev,
+            namespace,
             watch,
             failed: None,
             offloads,
@@ -188,14 +201,21 @@ impl NicPort {
             geometry,
             multi_buffer: false,
             late: false,
-            rings: RingTable::new(counts, slots, private, 0),
+            spares,
+            rings: RingTable::new_with(counts, slots, private, 0, room),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            ears: None,
+            loader,
             bell,
             steering,
             queue_busy: false,
             survivors,
-        })
+        };
+        if settings().promiscuous == Some(true) {
+            port.hear_all();
+        }
+        Ok(port)
     }
 
     /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
@@ -249,6 +269,17 @@ impl NicPort {
         self.mode
     }
 
+    /// Lets the NIC receive what is for others, unless nobody wants that. The membership goes with its holders.
+    pub fn hear_all(&mut self) {
+        if self.ears.is_some() || settings().promiscuous == Some(false) {
+            return;
+        }
+        match promiscuous(self.dev.ifindex) {
+            Ok(ears) => self.ears = Some(Arc::new(ears)),
+            Err(e) => log(Level::Warn, format_args!("{}: it does not receive what is for others: {e}", self.dev.name)),
+        }
+    }
+
     /// The rules that decide which frames netmap gets; none: all.
     pub fn steering(&self) -> Option<&Steering> {
         self.steering.as_ref()
@@ -258,7 +289,16 @@ impl NicPort {
     pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
         self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
         self.steering = rules;
+        self.cut();
         Ok(())
+    }
+
+    /// Lets the host send by the NIC, or not, as it is used now. Where rules leave frames to the host, its answers must leave.
+    fn cut(&mut self) {
+        let shared = self.steering.is_some() || settings().host_passes || self.failed.is_some();
+        // Whoever lets go of a port may be anywhere.
+        let Ok(_inside) = Inside::enter(&self.namespace) else { return };
+        self.host.cut(&self.dev, self.loader, &self.rings, shared);
     }
 
     /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
@@ -267,7 +307,7 @@ impl NicPort {
         let link = copy
             .map(|fd| fd.map(Arc::new))
             .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
-        Ok(link.into_iter().chain(self.keep()).collect())
+        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).chain(self.ears.clone()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -288,7 +328,7 @@ impl NicPort {
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         self.check()?;
-        self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
+        self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
             for i in range {
@@ -304,6 +344,7 @@ impl NicPort {
             self.receive(i, region)?;
         }
         self.set_pending(region);
+        self.cut();
         Ok(())
     }
 
@@ -409,7 +450,8 @@ impl NicPort {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
         if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
-            self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
+            let siblings = shares && socket.bound() && !settings().whole_frames;
+            self.multi_buffer = socket.multi_buffer() || siblings;
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
                 log(
@@ -459,12 +501,40 @@ impl NicPort {
             return Ok(());
         }
         let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
-        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.held(0).load(Relaxed) == 0 {
+        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.filled() == 0 && kring.spare() == 0 {
             side.start(&kring).map_err(|e| internal(e.to_string()))?;
         }
         self.program.insert(u32::from(i), queue.socket.as_raw_fd()).map_err(|e| Failure::system(&e))?;
         queue.receiving = true;
         Ok(())
+    }
+
+    /// The receive rings of a selection, with what they are to have of spare buffers and have not.
+    pub fn give_spares(&self, selection: &Selection, region: &mut Region) {
+        for i in self.nic_part(selection).rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region) else { continue };
+            let lacking = (kring.num_slots() + self.spares).saturating_sub(region.given(&kring));
+            if lacking > 0
+                && let Some(_lock) = lock(&kring)
+            {
+                region.give_spares(&kring, lacking);
+            }
+        }
+    }
+
+    /// Gives up to `want` spare buffers back.
+    pub fn take_spares(&self, mut want: u32, region: &mut Region) {
+        for i in 0..self.rings.counts().rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region).filter(|_| want > 0) else { continue };
+            if let Some(_lock) = lock(&kring) {
+                want -= region.take_spares(&kring, want);
+            }
+        }
+    }
+
+    /// Spare buffers of all receive rings, as many as they may get.
+    pub fn most_spares(&self) -> u32 {
+        self.spares.saturating_mul(self.rings.counts().rx.into())
     }
 
     fn set_pending(&self, region: &Region) {
@@ -565,7 +635,11 @@ impl NicPort {
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
         self.explain(region);
+        // Filters are taken off by the interface's number.
+        let inside = Inside::enter(&self.namespace);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
+        drop(inside);
+        self.cut();
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
             let users = |dir| {

@@ -165,6 +165,38 @@ impl Region {
         Ok(place)
     }
 
+    /// Gives a ring so many spare buffers, as far as there are any. Its lock is the caller's, or nobody has it yet.
+    pub fn give_spares(&mut self, ring: &Kring, want: u32) {
+        let mut given = 0;
+        while given < want {
+            let Some(idx) = self.buffers.alloc() else { break };
+            if !ring.add_spare(idx) {
+                let _ = self.buffers.free(idx);
+                break;
+            }
+            given += 1;
+        }
+        *self.filled.entry(ring.place().offset).or_default() += given;
+    }
+
+    /// How many buffers a ring was given, for its slots and as spare ones.
+    pub fn given(&self, ring: &Kring) -> u32 {
+        self.filled.get(&ring.place().offset).copied().unwrap_or(0)
+    }
+
+    /// Takes up to `want` spare buffers from a ring whose lock is the caller's; returns how many.
+    pub fn take_spares(&mut self, ring: &Kring, want: u32) -> u32 {
+        let Some(given) = self.filled.get_mut(&ring.place().offset) else { return 0 };
+        let mut taken = 0;
+        while taken < want.min(given.saturating_sub(ring.num_slots())) {
+            let Some(idx) = ring.take_spare() else { break };
+            // What a scribbled state names twice stays where it is.
+            taken += u32::from(self.buffers.free(idx).is_ok());
+        }
+        *given -= taken;
+        taken
+    }
+
     /// Frees a ring; its buffers are another matter.
     pub fn free_ring(&mut self, ring: &Kring) {
         self.objects.free(ring.place().offset);

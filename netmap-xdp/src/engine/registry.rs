@@ -187,6 +187,34 @@ impl Ports {
         }
     }
 
+    /// Gives the selected receive rings of a NIC the spare buffers that they lack, as far as there are any.
+    pub fn give_spares(&self, key: &PortKey, selection: &Selection, region: &mut Region) {
+        if let PortKey::Nic(k) = key
+            && let Some(nic) = self.nics.get(k)
+        {
+            nic.give_spares(selection, region);
+        }
+    }
+
+    /// Spare buffers that a port gets at most.
+    pub fn most_spares(&self, key: &PortKey) -> u32 {
+        match key {
+            PortKey::Nic(k) => self.nics.get(k).map_or(0, NicPort::most_spares),
+            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => 0,
+        }
+    }
+
+    /// Takes spare buffers from receive rings of NICs, so that `need` are free: slots come before spares.
+    pub fn spare(&self, need: u32, region: &mut Region) {
+        let home = region.id;
+        for (_, nic) in self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == home) {
+            let short = need.saturating_sub(region.available());
+            if short > 0 {
+                nic.take_spares(short, region);
+            }
+        }
+    }
+
     /// What a client needs of the selected rings.
     pub fn grants(&self, key: &PortKey, selection: &Selection) -> [Vec<RingGrant>; 2] {
         let granted = match key {

@@ -33,7 +33,8 @@ pub struct Status {
     pub next: Option<u32>,
 }
 
-/// A region, and where its buffers are: `free + slots + kernel + extra + private + missing` is `buffers`.
+/// A region, and where its buffers are: `free + slots + kernel + spare + extra + private + missing` is
+/// `buffers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionStatus {
     /// Its memory id.
@@ -48,6 +49,8 @@ pub struct RegionStatus {
     pub slots: u32,
     /// With the kernel: to be received into, or on their way out.
     pub kernel: u32,
+    /// In NIC receive rings, to step in for what programs keep.
+    pub spare: u32,
     /// On lists of extra buffers.
     pub extra: u32,
     /// Taken off such lists by programs, and in no slot.
@@ -264,7 +267,8 @@ impl Engine {
         told.examples = named.into_iter().chain(look.twice.iter().take(NAMED).copied()).collect();
         let rest = buffers.saturating_sub(free + told.extra + missing);
         told.kernel = look.kernel.min(rest);
-        told.slots = rest - told.kernel;
+        told.spare = look.spare.min(rest - told.kernel);
+        told.slots = rest - told.kernel - told.spare;
         told
     }
 
@@ -296,6 +300,7 @@ struct Look {
     twice: BTreeSet<u32>,
     extra: usize,
     kernel: u32,
+    spare: u32,
 }
 
 impl Look {
@@ -311,7 +316,8 @@ impl Look {
             }
         }
         let missing = (0..).zip(&seen).filter(|(_, seen)| !**seen).map(|(i, _)| i).collect();
-        Look { missing, twice, extra: lists.len(), kernel: engine.ports.with_kernel(region) }
+        let [kernel, spare] = engine.ports.with_kernel(region);
+        Look { missing, twice, extra: lists.len(), kernel, spare }
     }
 }
 
@@ -330,6 +336,7 @@ pub(super) fn kernels(k: &Kring) -> u32 {
     let n = k.num_slots();
     match k.dir() {
         Dir::Tx => k.under_way(),
+        Dir::Rx if !k.spares().is_empty() => k.with_kernel(),
         Dir::Rx => {
             let ours = distance(k.hwcur() % n, k.hwtail() % n, n);
             let theirs = (ours..n).map(|i| (k.hwcur() % n + i) % n);
@@ -404,10 +411,11 @@ impl Ports {
         }
     }
 
-    /// Buffers of a region that the kernel has.
-    fn with_kernel(&self, region: &Region) -> u32 {
+    /// Buffers of a region that the kernel has, and spare ones.
+    fn with_kernel(&self, region: &Region) -> [u32; 2] {
         let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region.id);
-        here.flat_map(|(_, nic)| nic.rings().krings(region)).map(|k| kernels(&k)).sum()
+        let rings = here.flat_map(|(_, nic)| nic.rings().krings(region));
+        rings.fold([0; 2], |[kernel, spare], k| [kernel + kernels(&k), spare + k.spare()])
     }
 }
 

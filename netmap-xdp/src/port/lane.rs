@@ -199,7 +199,7 @@ mod tests {
         let ring = |dir: Dir, offset, state, first| {
             let slots = slots[1 - dir as usize];
             let place = RingPlace { offset, slots, buffers_at: 1 << 18, buffers: 300, dir, id: 0 };
-            let k = Kring::attach(&region, place, &private, KringPlace { offset: state }).unwrap();
+            let k = Kring::attach(&region, place, &private, KringPlace { offset: state, room: 0 }).unwrap();
             (0..slots).for_each(|i| k.slot(i).buf_idx.store(first + i, Relaxed));
             k.format();
             k

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! txsync: completion ring -> held[] -> hwtail      slots [hwcur, head) -> transmit ring -> kick
-//! rxsync: slots [hwcur, head) -> fill ring, held[]  receive ring -> slots from hwtail on
+//! rxsync: slots [hwcur, head) -> spare buffers      receive ring -> slots from hwtail on
+//!         spare buffers -> fill ring, held[], until the kernel has as many as the ring can hold
 //! ```
+//! A receive ring has more buffers than slots, so that slots that the program keeps take nothing from what the NIC can receive.
 //! Runs in the thread that calls the sync, in any process that holds the socket. Buffers are never copied.
 
 use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
-use crate::index::next_slot;
+use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
 use crate::shm::BUF_SIZE;
-use crate::sync::{AtomicBool, Ordering::*};
+use crate::sync::{AtomicBool, Ordering::*, compiler_fence};
 use crate::sys::xdp;
 use crate::sys::{Errno, Fd};
-use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxPlan};
+use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -84,9 +86,9 @@ impl NicTx {
         }
     }
 
-    /// Turns slots `[hwcur, rhead)` into descriptors.
+    /// Turns slots `[hwcur, rhead)` into descriptors. `reported` becomes true if one of them has `NS_REPORT`.
     #[inline]
-    fn submit(&self, k: &Kring) -> Result<(), BadSlot> {
+    fn submit(&self, k: &Kring, reported: &mut bool) -> Result<(), BadSlot> {
         let (head, n) = (k.rhead(), k.num_slots());
         let mut i = k.hwcur();
         if i == head {
@@ -99,7 +101,7 @@ impl NicTx {
             let slot = k.slot(i);
             let flags = slot.flags.load(Relaxed);
             if flags & NS_MOREFRAG != 0 {
-                match self.chain(k, &mut batch, i, head) {
+                match self.chain(k, &mut batch, i, head, reported) {
                     Chain::Sent(next, total) => {
                         packets += 1;
                         bytes += u64::from(total);
@@ -145,6 +147,7 @@ impl NicTx {
             }
             if flags & (NS_BUF_CHANGED | NS_REPORT) != 0 {
                 slot.flags.store(flags & !(NS_BUF_CHANGED | NS_REPORT), Relaxed);
+                *reported |= flags & NS_REPORT != 0;
             }
             i = next_slot(i, n);
         }
@@ -174,7 +177,7 @@ impl NicTx {
 
     /// One frame of several slots, from `first`; it is sent whole or not at all.
     #[cold]
-    fn chain(&self, k: &Kring, batch: &mut crate::xsk::TxBatch<'_>, first: u32, head: u32) -> Chain {
+    fn chain(&self, k: &Kring, batch: &mut TxBatch<'_>, first: u32, head: u32, reported: &mut bool) -> Chain {
         let n = k.num_slots();
         let (mut slots, mut last) = (1, first);
         while k.slot(last).flags.load(Relaxed) & NS_MOREFRAG != 0 {
@@ -210,7 +213,7 @@ impl NicTx {
             batch.push(plan.first);
             plan.second.into_iter().for_each(|d| batch.push(d));
             k.held(i).store(plan.key, Relaxed);
-            slot.flags.fetch_and(!(NS_BUF_CHANGED | NS_REPORT), Relaxed);
+            *reported |= slot.flags.fetch_and(!(NS_BUF_CHANGED | NS_REPORT), Relaxed) & NS_REPORT != 0;
             total += len;
         }
         Chain::Sent(next, total)
@@ -261,10 +264,12 @@ impl Carrier for NicTx {
         if k.state().pending.load(Relaxed) != 0 {
             return Ok(());
         }
-        let result = self.submit(k);
+        let mut reported = false;
+        let result = self.submit(k, &mut reported);
         self.kick(k);
-        if k.state().rcur.load(Relaxed) == k.hwtail() {
-            // The program has nothing left to fill: what came back meanwhile decides whether it sleeps.
+        if reported || k.state().rcur.load(Relaxed) == k.hwtail() {
+            // The program wants to know at once, or has nothing left to fill: then what came back meanwhile decides whether
+            // it sleeps.
             self.reclaim(k);
         }
         result
@@ -317,55 +322,75 @@ impl NicRx {
         NicRx { fill, rx, plan, socket }
     }
 
-    /// Hands every slot's buffer of a fresh ring to the kernel.
+    /// Hands the buffers of a fresh ring's slots to the kernel.
     pub fn start(&self, k: &Kring) -> Result<(), QueueError> {
-        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail());
-        let mut slots = 0..k.num_slots();
-        self.fill.produce(|| {
-            let i = slots.next()?;
-            let idx = k.slot(i).buf_idx.load(Relaxed);
-            k.held(i).store(idx, Relaxed);
-            Some(self.plan.geometry.fill(idx))
-        })?;
-        Ok(())
+        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail() && k.filled() == k.hwtail());
+        // The last one is taken first.
+        for i in (0..k.num_slots()).rev() {
+            k.add_spare(k.slot(i).buf_idx.load(Relaxed));
+        }
+        self.post(k)
     }
 
-    /// Slots `[hwcur, rhead)` go to the fill ring.
+    /// The buffers of slots `[hwcur, rhead)` are spare.
     #[inline]
     fn release(&self, k: &Kring) -> Result<(), BadSlot> {
-        let (head, n) = (k.rhead(), k.num_slots());
-        let i = Cell::new(k.hwcur());
-        if i.get() == head {
+        let (head, from) = (k.rhead() as usize, k.hwcur() as usize);
+        if from == head {
             return Ok(());
         }
+        let (slots, mut count) = (k.slots(), k.spare());
+        let parts = if from < head { [slots.get(from..head), None] } else { [slots.get(from..), slots.get(..head)] };
+        let mut room = k.spares().get(count as usize..).unwrap_or_default().iter();
         let mut result = Ok(());
-        let next = || {
-            while i.get() != head {
-                let (at, slot) = (i.get(), k.slot(i.get()));
-                i.set(next_slot(at, n));
+        for part in parts {
+            for slot in part.unwrap_or_default() {
                 let idx = slot.buf_idx.load(Relaxed);
-                if k.is_buffer(idx) {
-                    k.held(at).store(idx, Relaxed);
-                    return Some(self.plan.geometry.fill(idx));
+                if k.is_buffer(idx)
+                    && let Some(cell) = room.next()
+                {
+                    cell.store(idx, Relaxed);
+                    count += 1;
+                } else {
+                    // The ring works on with one buffer less.
+                    k.dropped(Drop::BadBuffer);
+                    result = Err(BadSlot);
                 }
-                // The slot gives nothing to the kernel: the ring works on with one buffer less.
-                k.held(at).store(NO_BUFFER, Relaxed);
-                k.dropped(Drop::BadBuffer);
-                result = Err(BadSlot);
             }
-            None
-        };
-        let sent = self.fill.produce_by(next, |at, publish| k.hand_over(at, i.get(), publish));
-        // Slots that gave nothing are done with too.
-        k.set_hwcur(i.get());
-        if sent.is_err() {
-            result = Err(BadSlot);
         }
+        k.set_spare(count);
+        // In this order, so that a death in between loses nothing: see `Kring::recover_held`.
+        compiler_fence(SeqCst);
+        k.set_hwcur(head as u32);
+        result
+    }
+
+    /// Spare buffers go to the fill ring, until the kernel has a ring full.
+    #[inline]
+    fn post(&self, k: &Kring) -> Result<(), QueueError> {
+        let (n, end) = (k.num_slots(), prev_slot(k.hwtail(), k.num_slots()));
+        let (at, have) = (Cell::new(k.filled()), k.spare());
+        let want = distance(at.get(), end, n).min(have);
+        if want == 0 {
+            return Ok(());
+        }
+        // Those on top.
+        let mut spares = k.spares().get((have - want) as usize..have as usize).unwrap_or_default().iter().rev();
+        let next = || {
+            let idx = spares.next()?.load(Relaxed);
+            k.held(at.get()).store(idx, Relaxed);
+            at.set(next_slot(at.get(), n));
+            Some(self.plan.geometry.fill(idx))
+        };
+        let posted = self.fill.produce_by(next, |to, publish| k.hand_over(to, at.get(), publish))?;
+        // What the kernel has, or what it may have, is not spare: in this order again.
+        compiler_fence(SeqCst);
+        k.set_spare(have - posted);
         if self.fill.needs_wakeup() {
             // Nothing to do about an error: the driver asks again.
             let _ = xdp::kick_rx(self.socket.as_raw_fd());
         }
-        result
+        Ok(())
     }
 
     /// Gives one buffer back to the kernel at once.
@@ -454,7 +479,8 @@ impl Carrier for NicRx {
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
         let received = self.receive(k);
-        released.and(received)
+        let posted = self.post(k).map_err(|_| BadSlot);
+        released.and(received).and(posted)
     }
 
     fn signal(&self) -> Option<(RawFd, i32)> {

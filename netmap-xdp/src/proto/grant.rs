@@ -25,7 +25,7 @@ wire_struct! {
     InletGrant { ring, kring, wake, taps }
     RingGrant { ring, kring, carrier, bell }
     RingPlace { offset, slots, buffers_at, buffers, dir, id }
-    KringPlace { offset }
+    KringPlace { offset, room }
     NicPlan { rx_size, tx_size, geometry, multi_buffer }
     RegisterReply {
         offset, memsize, tx_slots, rx_slots, tx_rings, rx_rings, host_tx_rings, host_rx_rings, mem_id, extra_bufs

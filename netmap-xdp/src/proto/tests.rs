@@ -65,8 +65,12 @@ fn grant(queues: u16) -> Grant {
     for i in 0..queues {
         let socket = file();
         let nic = CarrierGrant::Nic { socket, plan };
-        let one =
-            |dir| RingGrant { ring: ring(dir, i), kring: KringPlace { offset: 64 }, carrier: nic.clone(), bell: None };
+        let one = |dir| RingGrant {
+            ring: ring(dir, i),
+            kring: KringPlace { offset: 64, room: 0 },
+            carrier: nic.clone(),
+            bell: None,
+        };
         tx.push(one(Dir::Tx));
         rx.push(one(Dir::Rx));
     }

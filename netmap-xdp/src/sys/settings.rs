@@ -9,11 +9,13 @@
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
+//! | `NETMAP_XDP_SPARES` | number | spare buffers of a NIC receive ring, for what the program keeps; default as many as it has slots |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
 //! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+//! | `NETMAP_XDP_FRAGS` | `auto` `off` | `off`: no frame of several buffers, as with kernels before 6.6 |
 //! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
 use super::privileged_by_file;
@@ -95,10 +97,14 @@ pub struct Settings {
     pub buffers: Option<u32>,
     /// Slots of a NIC ring.
     pub slots: u32,
+    /// Spare buffers of a NIC receive ring; by default as many as slots.
+    pub spares: Option<u32>,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
+    /// Sockets do without frames of several buffers.
+    pub whole_frames: bool,
     /// Who plays the kernel's part.
     pub engine: EngineChoice,
     /// Where netmapd listens, if that was said.
@@ -107,6 +113,12 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// Host rings by clsact filters (true) or tcx links (false); whatever the kernel has.
     pub clsact: Option<bool>,
+    /// What the host sends leaves by its NIC even where that is netmap's alone.
+    pub host_passes: bool,
+    /// Every packet is forwarded transparently, whatever rings and slots say.
+    pub forward_all: bool,
+    /// Whether NICs receive what is for others: all (true), none (false), those that are attached to switches.
+    pub promiscuous: Option<bool>,
     /// What netmapd loads the XDP program with, if that was said.
     pub loader: Option<LoaderChoice>,
     /// Priority of our program in the chain of XDP programs, if it is to be in one.
@@ -161,6 +173,7 @@ impl Settings {
         };
         let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
+        let spares = number("NETMAP_XDP_SPARES", 0, 16384);
         let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
             None | Some("" | "auto") => None,
             Some("aligned") => Some(true),
@@ -168,6 +181,14 @@ impl Settings {
             Some(v) => {
                 bad("NETMAP_XDP_UMEM", v, "auto, unaligned or aligned");
                 None
+            }
+        };
+        let whole_frames = match get("NETMAP_XDP_FRAGS").as_deref() {
+            None | Some("" | "auto") => false,
+            Some("off") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_FRAGS", v, "auto or off");
+                false
             }
         };
         let late = match get("NETMAP_XDP_BIND").as_deref() {
@@ -207,6 +228,27 @@ impl Settings {
                 None
             }
         };
+        let mut switch = |name: &str, off: &str, on: &str| match get(name).filter(|v| !v.is_empty()) {
+            None => false,
+            Some(v) if v == on => true,
+            Some(v) => {
+                if v != off {
+                    bad(name, &v, &format!("{off} or {on}"));
+                }
+                false
+            }
+        };
+        let host_passes = switch("NETMAP_XDP_HOST_TX", "auto", "pass");
+        let forward_all = switch("NETMAP_XDP_FORWARD", "marked", "all");
+        let promiscuous = match get("NETMAP_XDP_PROMISC").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            Some(v) => {
+                bad("NETMAP_XDP_PROMISC", v, "auto, on or off");
+                None
+            }
+        };
         let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
             Some((None, v)) => {
                 bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
@@ -231,13 +273,18 @@ impl Settings {
             mode,
             buffers,
             slots,
+            spares,
             aligned,
             late,
+            whole_frames,
             engine,
             socket,
             daemon,
             rebind_wait,
             clsact,
+            host_passes,
+            forward_all,
+            promiscuous,
             loader,
             chain,
             steer,
@@ -287,13 +334,18 @@ mod tests {
             ("NETMAP_XDP_MODE", "fast"),
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
+            ("NETMAP_XDP_SPARES", "16385"),
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
             ("NETMAP_XDP_BIND", "never"),
+            ("NETMAP_XDP_FRAGS", "on"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),
+            ("NETMAP_XDP_HOST_TX", "drop"),
+            ("NETMAP_XDP_FORWARD", "1"),
+            ("NETMAP_XDP_PROMISC", "yes"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
         ] {
@@ -303,6 +355,7 @@ mod tests {
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }
 

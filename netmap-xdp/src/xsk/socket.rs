@@ -134,7 +134,7 @@ impl Socket {
         };
         let own = mode | libc::XDP_USE_NEED_WAKEUP;
         // With a sibling the flags are exactly XDP_SHARED_UMEM; mode, wakeup and fragments are the sibling's.
-        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { vec![own | XDP_USE_SG, own] };
+        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { ways(own) };
         let mut waited = Duration::ZERO;
         let mut step = 0;
         loop {
@@ -192,6 +192,11 @@ impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// Flags for a first bind, the best first.
+fn ways(own: u16) -> Vec<u16> {
+    if settings().whole_frames { vec![own] } else { vec![own | XDP_USE_SG, own] }
 }
 
 /// `XDP_USE_SG`: frames of several buffers (6.6).

@@ -34,7 +34,7 @@ impl World {
             let place =
                 |offset| RingPlace { offset, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
             let at = dir as u64;
-            Kring::attach(&memory[0], place(at * 1024), &memory[1], KringPlace { offset: at * 1024 }).unwrap()
+            Kring::attach(&memory[0], place(at * 1024), &memory[1], KringPlace { offset: at * 1024, room: 0 }).unwrap()
         };
         for k in [ring(Dir::Tx), ring(Dir::Rx)] {
             k.format();

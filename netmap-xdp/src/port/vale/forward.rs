@@ -466,7 +466,7 @@ impl Scratch {
             }
             let slot = to.slot(i);
             let (len, offset) = (usize::from(frame.len) + before.len(), to.offset(slot));
-            let room = (BUF_SIZE - offset) as usize;
+            let room = to.rx_room(slot) as usize;
             let good = len <= room
                 && to.buffer(slot.buf_idx.load(Relaxed)).is_some_and(|at| {
                     let at = at + u64::from(offset);
