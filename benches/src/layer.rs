@@ -6,6 +6,7 @@
 //! at the clock cost by themselves is measured with a call that does nothing, and taken off.
 
 use crate::count::{What, instructions};
+use crate::machine::Calm;
 use crate::stats::Sample;
 use crate::{Effort, Reached};
 use netmap_xdp::index::next_slot;
@@ -244,16 +245,19 @@ pub fn run(effort: &Effort) -> Reached {
     let turns = if effort.quick { 2_000 } else { 20_000 };
     let per_ns = ticks::per_ns();
     let mut reached = true;
+    let mut calm = Calm::new(effort);
     for dir in [Dir::Tx, Dir::Rx] {
         for batch in BATCHES {
             let (bench, nothing) = (Bench::new(dir), Bench::new(dir));
             bench.turns(WARM, batch, layer_sync_of_interest);
             let mut ns = Sample::default();
             for _ in 0..effort.rounds() {
-                // Without packets, since nobody takes them.
-                let idle = mean_ticks(&nothing, turns, 0, no_sync);
-                let busy = mean_ticks(&bench, turns, batch, layer_sync_of_interest);
-                ns.add((busy - idle) / per_ns / f64::from(batch));
+                ns.add(calm.measure(None, || {
+                    // Without packets, since nobody takes them.
+                    let idle = mean_ticks(&nothing, turns, 0, no_sync);
+                    let busy = mean_ticks(&bench, turns, batch, layer_sync_of_interest);
+                    (busy - idle) / per_ns / f64::from(batch)
+                }));
             }
             let met = batch != GOAL_BATCH || ns.median() <= GOAL_NS;
             let what = if dir == Dir::Tx { What::Txsync } else { What::Rxsync };
@@ -263,6 +267,7 @@ pub fn run(effort: &Effort) -> Reached {
             reached &= met;
         }
     }
+    calm.report();
     reached
 }
 
