@@ -14,8 +14,8 @@ const LINES_BELOW: u16 = 1024;
 /// All buffers of a region; keeps its mapping alive. Their bytes are written by others at any time: what is copied may be a
 /// mixture of old and new, as a network card would leave it.
 pub struct Packets {
-    /// Where number [`NETMAP_FIRST_BUF`] lies, the first that may be given out, and how many there are from there on.
-    first: NonNull<u8>,
+    /// Where number 0 lies, and how many may be given out, from number [`NETMAP_FIRST_BUF`] on.
+    start: NonNull<u8>,
     usable: u32,
     /// Bytes of one, whole lines.
     size: usize,
@@ -35,11 +35,8 @@ impl Packets {
         }
         // 64 bits hold the product of any two numbers of 32.
         let size = size as usize;
-        let all = memory.locate::<u8>(offset, count as usize * size)?;
-        let usable = count.saturating_sub(NETMAP_FIRST_BUF);
-        // SAFETY: if there are fewer, none is usable, and `first` is never used; the address is still one of the mapping.
-        let first = unsafe { all.add((count - usable) as usize * size) };
-        Ok(Packets { first, usable, size, _memory: memory.clone() })
+        let start = memory.locate::<u8>(offset, count as usize * size)?;
+        Ok(Packets { start, usable: count.saturating_sub(NETMAP_FIRST_BUF), size, _memory: memory.clone() })
     }
 
     /// Bytes of a buffer.
@@ -60,8 +57,8 @@ impl Packets {
     /// There is such a buffer: [`Packets::has`].
     #[inline]
     unsafe fn place(&self, idx: u32) -> NonNull<u8> {
-        // SAFETY: the buffers from `first` on lie in the mapping, as `at` checked.
-        unsafe { self.first.add((idx - NETMAP_FIRST_BUF) as usize * self.size) }
+        // SAFETY: all buffers lie in the mapping, as `at` checked.
+        unsafe { self.start.add(idx as usize * self.size) }
     }
 
     /// Sixteen bytes of a buffer from `skip` on, if they are there.
@@ -95,8 +92,7 @@ impl Packets {
     /// Where a buffer would lie: an address to hint at, and for nothing else.
     #[inline]
     fn anywhere(&self, idx: u32) -> *const u8 {
-        let first = self.first.as_ptr().wrapping_sub(NETMAP_FIRST_BUF as usize * self.size);
-        first.wrapping_add(idx as usize * self.size)
+        self.start.as_ptr().wrapping_add(idx as usize * self.size)
     }
 }
 
