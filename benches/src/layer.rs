@@ -71,7 +71,14 @@ impl Bench {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: false };
+        let plan = NicPlan {
+            rx_size: SLOTS,
+            tx_size: SLOTS,
+            geometry: Geometry::Unaligned,
+            multi_buffer: false,
+            always: false,
+            busy: false,
+        };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).expect("a memfd"));
         let (first, second) = (offsets(0), offsets(1));
         let ok = "rings that fit";

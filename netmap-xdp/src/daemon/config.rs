@@ -9,12 +9,14 @@
 //! steer = eth* tcp port 22 -> host; default netmap   # any number of times: interfaces, then rules for them
 //! buffers = 65536
 //! spares = 512                     # of each NIC receive ring
+//! wakeup = need                    # or always
+//! busy-poll = 20                   # microseconds; busy-budget and tx-budget: packets
 //! idle-exit = 30                   # seconds
 //! ```
 
 use super::policy::{Policy, Rule, What, Who};
 use crate::engine::SteeringByName;
-use crate::sys::{CHAIN_MOST, CHAIN_PRIORITY, LoaderChoice, effective_uid, gid_of, uid_of};
+use crate::sys::{CHAIN_MOST, CHAIN_PRIORITY, LoaderChoice, Polling, effective_uid, gid_of, uid_of};
 use crate::xsk::Steering;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +43,8 @@ pub struct Config {
     pub buffers: Option<u32>,
     /// Spare buffers of a NIC receive ring.
     pub spares: Option<u32>,
+    /// How the kernel and those who sync tell each other of work.
+    pub polling: Polling,
     /// Ends when nobody has used it for so long.
     pub idle_exit: Option<Duration>,
 }
@@ -79,10 +83,20 @@ impl Config {
             }
             "buffers" => self.buffers = Some(number(1 << 24)?),
             "spares" => self.spares = Some(number(16384)?),
+            "wakeup" => {
+                let always = Polling::wakeup(value);
+                self.polling.always = Some(always.ok_or(format!("wakeup is need or always, not {value:?}"))?);
+            }
+            "busy-poll" | "busy-budget" | "tx-budget" => {
+                let (_, least, most) = Polling::NUMBERS.into_iter().find(|n| n.0 == key).unwrap_or((key, 0, u32::MAX));
+                let n = number(most).ok().filter(|n| *n >= least);
+                self.polling.set(key, n.ok_or(format!("{key} is a number from {least} to {most}, not {value:?}"))?);
+            }
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
             _ => {
                 return Err(format!(
-                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, idle-exit"
+                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, wakeup, busy-poll, busy-budget, \
+                     tx-budget, idle-exit"
                 ));
             }
         }
@@ -101,6 +115,7 @@ impl Config {
             loader: over.loader.or(self.loader),
             buffers: over.buffers.or(self.buffers),
             spares: over.spares.or(self.spares),
+            polling: self.polling.under(over.polling),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
     }
@@ -168,13 +183,14 @@ mod tests {
     #[test]
     fn a_file_is_read_line_by_line() {
         let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
-                    buffers = 4096\nspares = 9\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
+                    buffers = 4096\nspares = 9\nwakeup = always\nbusy-poll = 20\ntx-budget = 64\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
         let config = Config::parse(text).unwrap();
         let first =
             Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
         assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
         assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
-        assert_eq!(config.spares, Some(9));
+        let polling = Polling { always: Some(true), busy: Some(20), budget: None, tx_budget: Some(64) };
+        assert_eq!((config.spares, config.polling), (Some(9), polling));
         assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
         let rules = Steering::parse("udp -> netmap; default host").unwrap();
         assert_eq!(config.steering, [("eth*".into(), rules)]);
@@ -192,6 +208,10 @@ mod tests {
             ("socket = here", "absolute"),
             ("buffers = many", "many"),
             ("spares = 16385", "16384"),
+            ("wakeup = never", "need or always"),
+            ("busy-poll = 1000001", "1000000"),
+            ("busy-budget = 0", "from 1"),
+            ("tx-budget = 31", "from 32"),
             ("allow = root *", "root"),
             ("allow = user:no-such-user-x *", "no-such-user-x"),
             ("allow = everyone", "software"),

@@ -59,6 +59,7 @@ pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> 
     adjust_settings(|settings| {
         settings.buffers = config.buffers.or(settings.buffers);
         settings.spares = config.spares.or(settings.spares);
+        settings.polling = settings.polling.under(config.polling);
         // The edge asks again: nobody else waits meanwhile.
         settings.rebind_wait = Duration::ZERO;
         settings.serves = true;

@@ -99,6 +99,7 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     match e {
         BindError::Busy(_) => Failure::queue_taken(&dev.name, queue),
         BindError::NotSupported(_) | BindError::Down => Failure::no_xdp(&dev.name, e),
+        BindError::Setting { ref error, .. } => Failure { errno: error.errno, message: format!("{}: {e}", dev.name) },
         BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
             Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
         }
@@ -438,6 +439,8 @@ impl NicPort {
             tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
             multi_buffer: self.multi_buffer,
+            always: settings().polling.always == Some(true),
+            busy: settings().polling.is_busy(),
         }
     }
 

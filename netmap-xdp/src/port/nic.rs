@@ -37,6 +37,10 @@ pub struct NicPlan {
     pub geometry: Geometry,
     /// Whether frames may span buffers.
     pub multi_buffer: bool,
+    /// The driver does not say when it waits to be told.
+    pub always: bool,
+    /// Who syncs polls the queue.
+    pub busy: bool,
 }
 
 /// The transmit side of a socket.
@@ -223,7 +227,7 @@ impl NicTx {
     #[inline]
     fn kick(&self, k: &Kring) {
         let (end, mut at) = self.tx.0.positions();
-        while at != end && self.tx.0.needs_wakeup() {
+        while at != end && (self.plan.always || self.tx.0.needs_wakeup()) {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
             if self.down.load(Relaxed) != (answer == Err(Errno(libc::ENETDOWN))) {
@@ -478,7 +482,12 @@ impl Carrier for NicRx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
-        let received = self.receive(k);
+        let mut received = self.receive(k);
+        if self.plan.busy && received.is_ok() && k.hwtail() == k.state().rtail.load(Relaxed) {
+            // Nothing there: this takes in what waits at the NIC. An interface that is down shows elsewhere.
+            let _ = xdp::kick_rx(self.socket.as_raw_fd());
+            received = self.receive(k);
+        }
         let posted = self.post(k).map_err(|_| BadSlot);
         released.and(received).and(posted)
     }

@@ -60,7 +60,14 @@ fn register() -> Register {
 
 fn grant(queues: u16) -> Grant {
     let ring = |dir, id| RingPlace { offset: 4096, slots: 512, buffers_at: 1 << 20, buffers: 9000, dir, id };
-    let plan = NicPlan { rx_size: 512, tx_size: 1024, geometry: crate::xsk::Geometry::Aligned, multi_buffer: true };
+    let plan = NicPlan {
+        rx_size: 512,
+        tx_size: 1024,
+        geometry: crate::xsk::Geometry::Aligned,
+        multi_buffer: true,
+        always: false,
+        busy: false,
+    };
     let (mut tx, mut rx) = (Vec::new(), Vec::new());
     for i in 0..queues {
         let socket = file();

@@ -10,6 +10,10 @@
 //! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
 //! | `NETMAP_XDP_SPARES` | number | spare buffers of a NIC receive ring, for what the program keeps; default as many as it has slots |
+//! | `NETMAP_XDP_WAKEUP` | `need` `always` | whether the driver says when it wants to be told of new entries (default), or is told each time |
+//! | `NETMAP_XDP_BUSY_POLL` | number | busy polling of the queue by who syncs it, microseconds (`SO_BUSY_POLL`, `SO_PREFER_BUSY_POLL`); default 0: off |
+//! | `NETMAP_XDP_BUSY_BUDGET` | number | packets that it takes at once at most (`SO_BUSY_POLL_BUDGET`); default the kernel's |
+//! | `NETMAP_XDP_TX_BUDGET` | number | packets that one `sendto` sends at most (`XDP_MAX_TX_SKB_BUDGET`); default the ring, where the kernel knows the option |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
@@ -80,6 +84,59 @@ impl LoaderChoice {
     }
 }
 
+/// How the kernel and those who sync tell each other of work; what is `None` was not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polling {
+    /// The driver is told of new entries each time, and not only when it says that it waits.
+    pub always: Option<bool>,
+    /// Busy polling, microseconds; 0: none.
+    pub busy: Option<u32>,
+    /// Packets that busy polling takes at once at most.
+    pub budget: Option<u32>,
+    /// Packets that one `sendto` sends at most.
+    pub tx_budget: Option<u32>,
+}
+
+impl Polling {
+    /// The settings by the keys that netmapd's file has for them, and the numbers that each can be.
+    pub const NUMBERS: [(&str, u32, u32); 3] =
+        [("busy-poll", 0, 1_000_000), ("busy-budget", 1, 65535), ("tx-budget", 32, 16384)];
+
+    /// What `wakeup` says.
+    pub fn wakeup(value: &str) -> Option<bool> {
+        match value {
+            "need" => Some(false),
+            "always" => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Sets one of [`Polling::NUMBERS`].
+    pub fn set(&mut self, key: &str, value: u32) {
+        match key {
+            "busy-poll" => self.busy = Some(value),
+            "busy-budget" => self.budget = Some(value),
+            _ => self.tx_budget = Some(value),
+        }
+    }
+
+    /// What `over` says, and for the rest what this says.
+    #[must_use]
+    pub fn under(self, over: Polling) -> Polling {
+        Polling {
+            always: over.always.or(self.always),
+            busy: over.busy.or(self.busy),
+            budget: over.budget.or(self.budget),
+            tx_budget: over.tx_budget.or(self.tx_budget),
+        }
+    }
+
+    /// Whether who syncs polls the queue.
+    pub fn is_busy(&self) -> bool {
+        self.busy.is_some_and(|us| us > 0)
+    }
+}
+
 /// Priority in a chain when none is said: libxdp's.
 pub const CHAIN_PRIORITY: u32 = 50;
 /// The largest priority.
@@ -100,6 +157,8 @@ pub struct Settings {
     pub spares: Option<u32>,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
+    /// How the kernel and those who sync tell each other of work.
+    pub polling: Polling,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
     /// Who plays the kernel's part.
@@ -165,6 +224,19 @@ impl Settings {
         let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
         let spares = number("NETMAP_XDP_SPARES", 0, 16384);
+        let mut polling = Polling::default();
+        for (key, least, most) in Polling::NUMBERS {
+            let name = format!("NETMAP_XDP_{}", key.replace('-', "_").to_uppercase());
+            if let Some(n) = number(&name, least, most) {
+                polling.set(key, n);
+            }
+        }
+        if let Some(v) = get("NETMAP_XDP_WAKEUP").filter(|v| !v.is_empty()) {
+            polling.always = Polling::wakeup(&v);
+            if polling.always.is_none() {
+                bad("NETMAP_XDP_WAKEUP", &v, "need or always");
+            }
+        }
         let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
             None | Some("" | "auto") => None,
             Some("aligned") => Some(true),
@@ -236,6 +308,7 @@ impl Settings {
             buffers,
             slots,
             spares,
+            polling,
             aligned,
             late,
             engine,
@@ -293,6 +366,10 @@ mod tests {
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
             ("NETMAP_XDP_SPARES", "16385"),
+            ("NETMAP_XDP_WAKEUP", "never"),
+            ("NETMAP_XDP_BUSY_POLL", "1000001"),
+            ("NETMAP_XDP_BUSY_BUDGET", "0"),
+            ("NETMAP_XDP_TX_BUDGET", "31"),
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
@@ -309,6 +386,7 @@ mod tests {
             assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert_eq!(s.polling, Polling::default());
         }
     }
 

@@ -57,7 +57,14 @@ impl World {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: true };
+        let plan = NicPlan {
+            rx_size: SLOTS,
+            tx_size: SLOTS,
+            geometry: Geometry::Unaligned,
+            multi_buffer: true,
+            always: false,
+            busy: false,
+        };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
