@@ -9,7 +9,9 @@ mod chain;
 use libbpf_rs::{MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
 use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp::sys::{Errno, Error, Fd, Level, duplicate, log};
-use netmap_xdp::xsk::loaded::{self, INJECTED, Loaded, MapFds, OBJECT, RULES, SOCKETS, VERDICTS, load_either};
+use netmap_xdp::xsk::loaded::{
+    self, INJECTED, Loaded, MapFds, OBJECT, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either,
+};
 use netmap_xdp::xsk::program::needs;
 use netmap_xdp::xsk::{Inherited, Loader, Program};
 use std::os::fd::{AsFd, AsRawFd};
@@ -60,7 +62,7 @@ fn open(queues: u32, name: &str) -> Result<OpenObject, Error> {
     let failed = |e| failed("BPF_MAP_CREATE", &e);
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
     for mut map in object.maps_mut() {
-        if map.name() == SOCKETS || map.name() == VERDICTS {
+        if [SOCKETS, VERDICTS, STAMPS].iter().any(|name| map.name() == *name) {
             map.set_max_entries(queues).map_err(failed)?;
         }
     }
@@ -79,6 +81,8 @@ fn load(queues: u32, name: &'static str) -> Result<Loaded, Error> {
         verdicts: map(&object, VERDICTS)?,
         injected: map(&object, INJECTED)?,
         rules: map(&object, RULES)?,
+        stamps: Some(map(&object, STAMPS)?),
+        scratch: Some(map(&object, SCRATCH)?),
         globals: map(&object, ".bss")?,
     };
     Loaded::new(keep(&program)?, maps)

@@ -9,6 +9,7 @@
 //! steer = eth* tcp port 22 -> host; default netmap   # any number of times: interfaces, then rules for them
 //! buffers = 65536
 //! spares = 512                     # of each NIC receive ring
+//! timestamps = hardware            # or software
 //! wakeup = need                    # or always
 //! busy-poll = 20                   # microseconds; busy-budget and tx-budget: packets
 //! idle-exit = 30                   # seconds
@@ -43,6 +44,8 @@ pub struct Config {
     pub buffers: Option<u32>,
     /// Spare buffers of a NIC receive ring.
     pub spares: Option<u32>,
+    /// Whether receive rings tell the NIC's times.
+    pub hardware_times: Option<bool>,
     /// How the kernel and those who sync tell each other of work.
     pub polling: Polling,
     /// Ends when nobody has used it for so long.
@@ -83,6 +86,10 @@ impl Config {
             }
             "buffers" => self.buffers = Some(number(1 << 24)?),
             "spares" => self.spares = Some(number(16384)?),
+            "timestamps" => match value {
+                "hardware" | "software" => self.hardware_times = Some(value == "hardware"),
+                _ => return Err(format!("timestamps is software or hardware, not {value:?}")),
+            },
             "wakeup" => {
                 let always = Polling::wakeup(value);
                 self.polling.always = Some(always.ok_or(format!("wakeup is need or always, not {value:?}"))?);
@@ -95,7 +102,7 @@ impl Config {
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
             _ => {
                 return Err(format!(
-                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, wakeup, busy-poll, busy-budget, \
+                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, timestamps, wakeup, busy-poll, busy-budget, \
                      tx-budget, idle-exit"
                 ));
             }
@@ -115,6 +122,7 @@ impl Config {
             loader: over.loader.or(self.loader),
             buffers: over.buffers.or(self.buffers),
             spares: over.spares.or(self.spares),
+            hardware_times: over.hardware_times.or(self.hardware_times),
             polling: self.polling.under(over.polling),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
@@ -209,6 +217,7 @@ mod tests {
             ("buffers = many", "many"),
             ("spares = 16385", "16384"),
             ("wakeup = never", "need or always"),
+            ("timestamps = sundial", "hardware"),
             ("busy-poll = 1000001", "1000000"),
             ("busy-budget = 0", "from 1"),
             ("tx-budget = 31", "from 32"),

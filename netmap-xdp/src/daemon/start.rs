@@ -60,6 +60,7 @@ pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> 
         settings.buffers = config.buffers.or(settings.buffers);
         settings.spares = config.spares.or(settings.spares);
         settings.polling = settings.polling.under(config.polling);
+        settings.hardware_times = config.hardware_times.unwrap_or(settings.hardware_times);
         // The edge asks again: nobody else waits meanwhile.
         settings.rebind_wait = Duration::ZERO;
         settings.serves = true;

@@ -63,6 +63,8 @@ pub struct NicPort {
     host: HostSide,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
+    /// The map with the NIC's times, if they are noted.
+    stamps: Option<Arc<Fd>>,
     steering: Option<Steering>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
@@ -160,6 +162,7 @@ impl NicPort {
         if chain.is_some() {
             tidy(loader, &dev);
         }
+        let unstamped = if settings().hardware_times { program.stamp(dev.ifindex).err() } else { None };
         let attached = match NicPort::attach(&mut *program, &dev) {
             Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
             done => done,
@@ -182,6 +185,15 @@ impl NicPort {
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
+        let stamps = program.stamps().and_then(|map| duplicate(map).ok()).map(Arc::new);
+        if settings().hardware_times && stamps.is_none() {
+            let why =
+                unstamped.map_or("the program is not one for this device in native mode".into(), |e| e.to_string());
+            log(
+                Level::Warn,
+                format_args!("{}: rings tell the times of syncs and not the NIC's, since {why}", dev.name),
+            );
+        }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         let offloads = health::tell_the_truth(&dev, mode);
         Ok(NicPort {
@@ -199,6 +211,7 @@ impl NicPort {
             queues: BTreeMap::new(),
             host: HostSide::default(),
             bell,
+            stamps,
             steering,
             queue_busy: false,
             survivors,
@@ -561,7 +574,8 @@ impl NicPort {
                     return Some(RingGrant { ring, kring, carrier, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })
+                let stamps = self.stamps.clone().filter(|_| dir == Dir::Rx);
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan(), stamps }, bell })
             };
             range.filter_map(grant).collect()
         })

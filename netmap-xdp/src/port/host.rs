@@ -29,6 +29,7 @@ use inbox::Inbox;
 use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Shortest frame that a TAP takes: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -474,6 +475,10 @@ impl Carrier for ForwardUp {
 
     fn resting(&self) -> bool {
         self.inner.resting()
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        self.inner.arrived()
     }
 
     fn socket(&self) -> Option<RawFd> {

@@ -12,14 +12,15 @@ use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
-use crate::shm::BUF_SIZE;
-use crate::sync::{AtomicBool, Ordering::*, compiler_fence};
+use crate::shm::{BUF_SIZE, Memory, Ref};
+use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Error, Fd};
 use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Shortest frame that a device takes: an Ethernet header.
 const MIN_FRAME: u32 = 14;
@@ -59,6 +60,8 @@ pub struct NicRx {
     fill: Fill,
     rx: Rx,
     plan: NicPlan,
+    /// When the NIC received the last frame of the queue, nanoseconds by its clock; 0: not yet.
+    arrived: Option<Ref<AtomicU64>>,
     // After the rings, as above.
     socket: Arc<Fd>,
 }
@@ -318,12 +321,21 @@ impl NicRx {
     /// Maps fill and receive ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
         let fill = Fill::map(&*socket, xdp::Which::Fill, plan.rx_size)?;
-        Ok(NicRx { fill, rx: Rx::map(&*socket, plan.rx_size)?, plan, socket })
+        Ok(NicRx::over(fill, Rx::map(&*socket, plan.rx_size)?, plan, socket))
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(fill: Fill, rx: Rx, plan: NicPlan, socket: Arc<Fd>) -> NicRx {
-        NicRx { fill, rx, plan, socket }
+        NicRx { fill, rx, plan, arrived: None, socket }
+    }
+
+    /// `stamps` is where the XDP program notes when frames of `queue` arrived: two words a queue, the first of which counts.
+    pub fn with_stamps(self, stamps: &Fd, queue: u16) -> Result<NicRx, QueueError> {
+        const ENTRY: u64 = 16;
+        let at = u64::from(queue) * ENTRY;
+        let memory = Memory::map(stamps, (at + ENTRY) as usize, 0, false);
+        let memory = memory.map_err(|e| Error::new("mmap", "of the NIC's times", e))?;
+        Ok(NicRx { arrived: Some(memory.object(at)?), ..self })
     }
 
     /// Hands the buffers of a fresh ring's slots to the kernel.
@@ -506,6 +518,11 @@ impl Carrier for NicRx {
         k.recover_received(self.rx.0.positions().1);
         let index = |addr| u32::try_from(self.plan.geometry.received(addr).0).unwrap_or(NO_BUFFER);
         k.recover_held(self.rx.addresses().into_iter().map(index));
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        let ns = self.arrived.as_ref()?.load(Relaxed);
+        (ns != 0).then(|| Duration::from_nanos(ns))
     }
 
     fn level(&self, k: &Kring) -> bool {

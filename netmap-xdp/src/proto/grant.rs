@@ -34,7 +34,7 @@ wire_struct! {
 
 wire_enum! {
     CarrierGrant {
-        0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
+        0 => Nic { socket, plan, stamps }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
         3 => Host { tap, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
     TapKind { 0 => Copy, 1 => Exchange, 2 => Chain, 3 => Arrival }

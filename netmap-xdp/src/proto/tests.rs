@@ -71,7 +71,7 @@ fn grant(queues: u16) -> Grant {
     let (mut tx, mut rx) = (Vec::new(), Vec::new());
     for i in 0..queues {
         let socket = file();
-        let nic = CarrierGrant::Nic { socket, plan };
+        let nic = CarrierGrant::Nic { socket, plan, stamps: None };
         let one = |dir| RingGrant {
             ring: ring(dir, i),
             kring: KringPlace { offset: 64, room: 0 },

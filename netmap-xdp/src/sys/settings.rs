@@ -14,6 +14,7 @@
 //! | `NETMAP_XDP_BUSY_POLL` | number | busy polling of the queue by who syncs it, microseconds (`SO_BUSY_POLL`, `SO_PREFER_BUSY_POLL`); default 0: off |
 //! | `NETMAP_XDP_BUSY_BUDGET` | number | packets that it takes at once at most (`SO_BUSY_POLL_BUDGET`); default the kernel's |
 //! | `NETMAP_XDP_TX_BUDGET` | number | packets that one `sendto` sends at most (`XDP_MAX_TX_SKB_BUDGET`); default the ring, where the kernel knows the option |
+//! | `NETMAP_XDP_TIMESTAMPS` | `software` `hardware` | what `ts` of NIC receive rings is: the time of the sync (default), or when the NIC received the last frame, by its clock, where kernel and driver tell |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
@@ -155,6 +156,8 @@ pub struct Settings {
     pub slots: u32,
     /// Spare buffers of a NIC receive ring; by default as many as slots.
     pub spares: Option<u32>,
+    /// Receive rings tell when the NIC received the last frame, as far as it can be had.
+    pub hardware_times: bool,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: Option<bool>,
     /// How the kernel and those who sync tell each other of work.
@@ -237,6 +240,14 @@ impl Settings {
                 bad("NETMAP_XDP_WAKEUP", &v, "need or always");
             }
         }
+        let hardware_times = match get("NETMAP_XDP_TIMESTAMPS").as_deref() {
+            None | Some("" | "software") => false,
+            Some("hardware") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_TIMESTAMPS", v, "software or hardware");
+                false
+            }
+        };
         let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
             None | Some("" | "auto") => None,
             Some("aligned") => Some(true),
@@ -309,6 +320,7 @@ impl Settings {
             slots,
             spares,
             polling,
+            hardware_times,
             aligned,
             late,
             engine,
@@ -366,6 +378,7 @@ mod tests {
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
             ("NETMAP_XDP_SPARES", "16385"),
+            ("NETMAP_XDP_TIMESTAMPS", "sundial"),
             ("NETMAP_XDP_WAKEUP", "never"),
             ("NETMAP_XDP_BUSY_POLL", "1000001"),
             ("NETMAP_XDP_BUSY_BUDGET", "0"),

@@ -4,7 +4,7 @@
 //! high descriptor numbers, out of the way of the program whose process this is, and declared internal, so that a program
 //! that closes what it does not know leaves it alone.
 
-use super::loaded::{self, INJECTED, Loaded, MapFds, OBJECT, RULES, SOCKETS, VERDICTS, load_either};
+use super::loaded::{self, INJECTED, Loaded, MapFds, OBJECT, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either};
 use super::program::{Inherited, Loader, Program, needs};
 use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Error, Fd};
@@ -36,6 +36,7 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         .btf(None)
         .map_max_entries(SOCKETS, queues)
         .map_max_entries(VERDICTS, queues)
+        .map_max_entries(STAMPS, queues)
         .load(OBJECT)
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
     let map = |name: &str| {
@@ -50,6 +51,8 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         verdicts: map(VERDICTS)?,
         injected: map(INJECTED)?,
         rules: map(RULES)?,
+        stamps: Some(map(STAMPS)?),
+        scratch: Some(map(SCRATCH)?),
         globals: map(".bss")?,
     };
     let program: &mut Xdp = object
