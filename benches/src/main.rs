@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
 //! | `host` | TCP of a host through its host rings | the same without netmap |
+//! | `testpmd` | forwarding over veth | DPDK's testpmd on its AF_XDP port, from Debian |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
 //! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
 //! | `instructions` | instructions per packet, by callgrind: a guard that any machine can run | a budget |
@@ -11,7 +12,7 @@
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
-//! a ratio of two contenders of the same round. Needs root for `nic`, `host` and `preload`, which make network namespaces of their
+//! a ratio of two contenders of the same round. Needs root for `nic`, `testpmd`, `host` and `preload`, which make network namespaces of their
 //! own and delete them.
 
 mod bare;
@@ -24,6 +25,7 @@ mod nic;
 mod pairs;
 mod preload;
 mod stats;
+mod testpmd;
 mod wakeup;
 mod worker;
 
@@ -70,6 +72,8 @@ impl Effort {
 enum What {
     /// Sending, receiving and forwarding over veth
     Nic,
+    /// Forwarding over veth, against DPDK's testpmd; installs it (Debian)
+    Testpmd,
     /// TCP of a host through its host rings
     Host,
     /// One sync per packet, without the kernel
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         Some(What::Count(count)) => return count::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
         Some(What::Nic) => all(&effort, &[nic::run]),
+        Some(What::Testpmd) => all(&effort, &[testpmd::run]),
         Some(What::Host) => all(&effort, &[host::run]),
         Some(What::Layer) => all(&effort, &[layer::run]),
         Some(What::Preload) => all(&effort, &[preload::run]),
@@ -115,7 +120,17 @@ fn main() -> ExitCode {
         Some(What::Wakeup) => all(&effort, &[wakeup::run]),
         None => all(
             &effort,
-            &[layer::run, count::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run, host::run],
+            &[
+                layer::run,
+                count::run,
+                memory::pipe,
+                memory::vale,
+                wakeup::run,
+                preload::run,
+                nic::run,
+                testpmd::run_if_installed,
+                host::run,
+            ],
         ),
     };
     if effort.check && !reached {

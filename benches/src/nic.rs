@@ -17,6 +17,7 @@ use crate::machine::{Bystanders, cdylib, now, pair_of_cores};
 use crate::stats::Sample;
 use crate::{Effort, Reached};
 use netmap_xdp_tests::{Cmd, Finished, Namespace, Running, compile_c, is_root, workspace};
+use std::path::Path;
 use std::time::Duration;
 
 /// The least share of the bare loop's rate that is good enough.
@@ -47,8 +48,9 @@ struct Scene {
     rated: bool,
 }
 
+/// What loads a contender.
 #[derive(Clone, Copy)]
-enum Feed {
+pub enum Feed {
     /// Nothing: the contender is the sender.
     None,
     /// As fast as it goes, on the feeder's processor.
@@ -80,16 +82,7 @@ pub fn run(effort: &Effort) -> Reached {
         println!("\nnic: left out, since network namespaces need root");
         return false;
     }
-    let ns = Namespace::new();
-    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
-        let ip = |args: &[&str]| {
-            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
-        };
-        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
-        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
-        ip(&["link", "set", one, "up"]);
-        ip(&["link", "set", other, "up"]);
-    }
+    let ns = wires();
     let c_program = compile_c(&workspace().join("benches/c/nm-loops.c"), "nm-loops", &[]);
     let [feeder_core, core] = pair_of_cores();
     println!(
@@ -132,6 +125,21 @@ pub fn run(effort: &Effort) -> Reached {
     reached
 }
 
+/// A namespace with the two pairs.
+pub fn wires() -> Namespace {
+    let ns = Namespace::new();
+    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
+        let ip = |args: &[&str]| {
+            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
+        };
+        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
+        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
+        ip(&["link", "set", one, "up"]);
+        ip(&["link", "set", other, "up"]);
+    }
+    ns
+}
+
 fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
     println!(
         "{:<44} {:<18} {:<18} {:<16} ratio",
@@ -158,14 +166,21 @@ fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
     reached
 }
 
-fn worker(ns: &Namespace, words: [&str; 3], core: usize, window: Duration) -> Cmd {
+/// One of the loops of this program.
+pub fn worker(ns: &Namespace, words: [&str; 3], core: usize, window: Duration) -> Cmd {
     let own = std::env::current_exe().expect("the path of this program");
     let (core, window) = (core.to_string(), window.as_millis().to_string());
     ns.command(own).env("NETMAP_XDP_LOG", "warn").arg("worker").args(words).args(["--core", &core, "--window", &window])
 }
 
+/// The C program under the preload.
+pub fn c_loop(ns: &Namespace, program: &Path, kind: &str, dev: &str, core: usize, window: Duration) -> Cmd {
+    let preload = ns.command(program).env("LD_PRELOAD", cdylib()).env("NETMAP_XDP_LOG", "warn");
+    preload.args([kind, dev, &core.to_string(), &window.as_millis().to_string()])
+}
+
 /// The sender that loads a scene; it ends when dropped.
-fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
+pub fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
     let core = if matches!(feed, Feed::SameCore) { cores[1] } else { cores[0] };
     let cmd = worker(ns, ["feed", "bare", "nmx0"], core, Duration::from_secs(3600));
     match feed {
@@ -175,20 +190,10 @@ fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
     }
 }
 
-fn contend(
-    ns: &Namespace,
-    how: How,
-    scene: &Scene,
-    core: usize,
-    window: Duration,
-    c_program: &std::path::Path,
-) -> Finished {
+fn contend(ns: &Namespace, how: How, scene: &Scene, core: usize, window: Duration, c_program: &Path) -> Finished {
     let cmd = match how {
         How::Worker(how) => worker(ns, [scene.kind, how, scene.dev], core, window),
-        How::C => {
-            let preload = ns.command(c_program).env("LD_PRELOAD", cdylib()).env("NETMAP_XDP_LOG", "warn");
-            preload.args([scene.kind, scene.dev, &core.to_string(), &window.as_millis().to_string()])
-        }
+        How::C => c_loop(ns, c_program, scene.kind, scene.dev, core, window),
     };
     cmd.timeout(window + Duration::from_secs(10)).run().expect_success()
 }

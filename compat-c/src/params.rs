@@ -29,7 +29,8 @@ fn value(name: &[u8]) -> Option<u64> {
         b"generic_rings" | b"no_pendintr" => 1,
         b"bridge_batch" => 1024,
         b"max_bridges" => 256,
-        b"verbose" | b"debug" | b"no_timestamp" | b"fwd" | b"admode" | b"default_pipes" | b"ptnet_vnet_hdr" => 0,
+        b"fwd" => settings().forward_all.into(),
+        b"verbose" | b"debug" | b"no_timestamp" | b"admode" | b"default_pipes" | b"ptnet_vnet_hdr" => 0,
         _ => return None,
     })
 }

@@ -156,6 +156,14 @@ impl End {
         ip(&[&["-n", self.ns.name(), "link", "set", "dev", self.dev], change].concat());
     }
 
+    /// How many want the device promiscuous.
+    pub fn promiscuity(&self) -> u32 {
+        let said = self.command("ip").args(["-d", "-j", "link", "show", "dev", self.dev]).run().expect_success().stdout;
+        let number = said.split_once("\"promiscuity\":").map(|(_, rest)| rest.trim_start());
+        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        number.and_then(|text| text[..end(text)].parse().ok()).expect("`ip -d` tells it")
+    }
+
     /// The XDP program on the device.
     pub fn xdp(&self) -> Option<Xdp> {
         self.ns.xdp(self.dev)

@@ -3,6 +3,7 @@
 use super::csb::CsbState;
 use super::ears::Rack;
 use super::remote::{self, Known};
+use super::uplink::Uplink;
 use super::{extmem, host, serve, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, PortKind, Register, RegisterReply};
@@ -58,6 +59,8 @@ pub struct Bound {
     mode: Option<Mode>,
     tx_poll: bool,
     exclusive: bool,
+    /// From the rings of a NIC to its host.
+    uplink: Uplink,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
     /// What its sleepers watch.
@@ -376,10 +379,12 @@ impl Bound {
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
         // With NIC and host rings in one binding, what the program releases may go on to the other side: `NR_FORWARD`.
-        let up = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
+        let tap = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
             CarrierGrant::Host { tap, .. } => Some(tap.clone()),
             _ => None,
         });
+        let nic = grant.rx.iter().any(|g| matches!(g.carrier, CarrierGrant::Nic { .. }));
+        let uplink = Uplink::new(tap, nic);
         let down = || -> Result<Option<ForwardDown>, Failure> {
             let mut to = Vec::new();
             for g in &grant.tx {
@@ -401,14 +406,11 @@ impl Bound {
                 }
                 (CarrierGrant::Nic { socket, plan, stamps }, Dir::Rx) => {
                     let nic = NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
-                    let nic = Box::new(match stamps {
+                    let nic = match stamps {
                         Some(fd) => nic.with_stamps(fd, g.ring.id).map_err(|e| bad(&e))?,
                         None => nic,
-                    });
-                    match &up {
-                        Some(tap) => Box::new(ForwardUp::new(nic, tap.clone())),
-                        None => nic,
-                    }
+                    };
+                    Box::new(ForwardUp::new(nic, uplink.way().clone()))
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
                 (CarrierGrant::Host { tap, links }, Dir::Rx) => {
@@ -436,6 +438,7 @@ impl Bound {
             exclusive: flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
+            uplink,
             rack: Rack::default(),
             calls: AtomicU32::new(0),
             told: AtomicBool::new(false),
@@ -459,6 +462,9 @@ impl Bound {
     /// Syncs one ring.
     #[inline]
     fn sync(&self, ring: &PortRing) -> Synced {
+        if self.uplink.wanted(ring) {
+            self.uplink.build(&self.name);
+        }
         match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
             Synced::Stopped => {
@@ -504,6 +510,11 @@ impl Bound {
             // Traffic goes on without them.
             None => ring.monitor(number, Vec::new()),
         }
+    }
+
+    /// From the rings of a NIC to its host.
+    pub(super) fn uplink(&self) -> &Uplink {
+        &self.uplink
     }
 
     /// What the program was told.

@@ -14,6 +14,7 @@
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
+//! uplink    the way from NIC rings to the host, for NR_FORWARD
 //! vale      how senders of this process reach the other ports of a switch
 //! remote    the engine in netmapd: this process's connection to it
 //! launch    finding netmapd, and starting it
@@ -32,6 +33,7 @@ mod mappings;
 mod remote;
 mod serve;
 mod table;
+mod uplink;
 mod vale;
 mod wait;
 

@@ -116,7 +116,6 @@ conditions! {
     NotMonitorable        EINVAL     "nobody has the port open that is to be monitored" "netmap_get_monitor_na";
     BadPipeName           EINVAL     "the pipe has no name, no parent, or a mode without NIC rings" "netmap_get_pipe_na";
     NoSuchInterface       ENXIO      "there is no such interface" "netmap_get_na";
-    NotSupportedYet       EOPNOTSUPP "this release does not serve this kind of port" "-";
     NoHostRings           EINVAL     "the port has no host rings" "netmap_interp_ringid";
     RingOutOfRange        EINVAL     "the port has no ring of this number" "netmap_interp_ringid";
     InvalidMode           EINVAL     "the mode is not one of netmap's" "netmap_interp_ringid";
@@ -320,12 +319,6 @@ impl Failure {
         Condition::NoXdp.says(format!("{name}: {why}"))
     }
 
-    /// A kind of port that a later release brings, e.g. "a pipe", "a VALE switch".
-    pub fn not_supported_yet(name: impl fmt::Display, kind: &str) -> Failure {
-        Condition::NotSupportedYet
-            .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
-    }
-
     /// An option that nothing processed for this request.
     pub fn unsupported_option(option: u32) -> Failure {
         let name = super::option_name(option);
@@ -462,7 +455,6 @@ mod tests {
         (Condition::NotMonitorable, libc::EINVAL),
         (Condition::BadPipeName, libc::EINVAL),
         (Condition::NoSuchInterface, libc::ENXIO),
-        (Condition::NotSupportedYet, libc::EOPNOTSUPP),
         (Condition::NoHostRings, libc::EINVAL),
         (Condition::RingOutOfRange, libc::EINVAL),
         (Condition::InvalidMode, libc::EINVAL),
@@ -551,7 +543,6 @@ mod tests {
                 &["eth0", "CAP_NET_ADMIN"],
             ),
             (Failure::no_xdp("eth0", "the driver has no XDP"), C::NoXdp, &["eth0", "driver"]),
-            (Failure::not_supported_yet("eth0{1", "a pipe"), C::NotSupportedYet, &["eth0{1", "a pipe", "release"]),
             (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
             (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
             (Failure::bad_switch_name("vale-:1"), C::BadSwitchName, &["vale-:1", "valeS:P"]),

@@ -95,7 +95,8 @@ impl Config {
                 self.polling.always = Some(always.ok_or(format!("wakeup is need or always, not {value:?}"))?);
             }
             "busy-poll" | "busy-budget" | "tx-budget" => {
-                let (_, least, most) = Polling::NUMBERS.into_iter().find(|n| n.0 == key).unwrap_or((key, 0, u32::MAX));
+                let found = Polling::NUMBERS.into_iter().find(|n| n.0 == key);
+                let (_, _, least, most) = found.unwrap_or((key, "", 0, u32::MAX));
                 let n = number(most).ok().filter(|n| *n >= least);
                 self.polling.set(key, n.ok_or(format!("{key} is a number from {least} to {most}, not {value:?}"))?);
             }

@@ -121,6 +121,12 @@ impl Engine {
         }
         let Grant { id, reply, .. } = self.register(&wanted)?;
         grants.push(id);
+        if let PortKey::Nic(key) = outside
+            && let Some(nic) = self.ports.nics.get_mut(&key)
+        {
+            // Behind a switch there are other addresses than the NIC's own.
+            nic.hear_all();
+        }
         let (counts, slots) = ((reply.tx_rings, reply.rx_rings), [reply.tx_slots, reply.rx_slots]);
         let host = (register.mode == Mode::NicSw).then_some((reply.host_tx_rings, reply.host_rx_rings));
         let header = match outside {

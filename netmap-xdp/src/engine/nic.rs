@@ -14,8 +14,8 @@ use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
+use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
     clean_host_filter, is_our_program, mtu_that_fits,
@@ -45,6 +45,8 @@ pub struct Terms {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    /// Where it is.
+    namespace: Fd,
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
@@ -61,6 +63,10 @@ pub struct NicPort {
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Keeps it promiscuous.
+    ears: Option<Arc<Fd>>,
+    /// Loads what host rings take.
+    loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
     /// The map with the NIC's times, if they are noted.
@@ -141,7 +147,7 @@ impl NicPort {
         dev: NetDev,
         counts: RingCounts,
         slots: [u32; 2],
-        loader: &dyn Loader,
+        loader: &'static dyn Loader,
         terms: Terms,
     ) -> Result<NicPort, Failure> {
         let spares = settings().spares.unwrap_or(slots[1]);
@@ -149,6 +155,7 @@ impl NicPort {
         let private = Private::new(RingTable::size_with(counts, slots, room))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
+        let namespace = namespace().map_err(|e| Failure::system(&Error::new("open", "/proc/thread-self/ns/net", e)))?;
         let Terms { steering, chain } = terms;
         let queues = dev.rx_queues.max(dev.tx_queues).max(1);
         let loaded = match chain {
@@ -196,8 +203,9 @@ impl NicPort {
         }
         let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
         let offloads = health::tell_the_truth(&dev, mode);
-        Ok(NicPort {
+        let mut port = NicPort {
             dev,
+            namespace,
             watch,
             failed: None,
             offloads,
@@ -210,12 +218,18 @@ impl NicPort {
             rings: RingTable::new_with(counts, slots, private, 0, room),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            ears: None,
+            loader,
             bell,
             stamps,
             steering,
             queue_busy: false,
             survivors,
-        })
+        };
+        if settings().promiscuous == Some(true) {
+            port.hear_all();
+        }
+        Ok(port)
     }
 
     /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
@@ -269,6 +283,17 @@ impl NicPort {
         self.mode
     }
 
+    /// Lets the NIC receive what is for others, unless nobody wants that. The membership goes with its holders.
+    pub fn hear_all(&mut self) {
+        if self.ears.is_some() || settings().promiscuous == Some(false) {
+            return;
+        }
+        match promiscuous(self.dev.ifindex) {
+            Ok(ears) => self.ears = Some(Arc::new(ears)),
+            Err(e) => log(Level::Warn, format_args!("{}: it does not receive what is for others: {e}", self.dev.name)),
+        }
+    }
+
     /// The rules that decide which frames netmap gets; none: all.
     pub fn steering(&self) -> Option<&Steering> {
         self.steering.as_ref()
@@ -278,7 +303,16 @@ impl NicPort {
     pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
         self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
         self.steering = rules;
+        self.cut();
         Ok(())
+    }
+
+    /// Lets the host send by the NIC, or not, as it is used now. Where rules leave frames to the host, its answers must leave.
+    fn cut(&mut self) {
+        let shared = self.steering.is_some() || settings().host_passes || self.failed.is_some();
+        // Whoever lets go of a port may be anywhere.
+        let Ok(_inside) = Inside::enter(&self.namespace) else { return };
+        self.host.cut(&self.dev, self.loader, &self.rings, shared);
     }
 
     /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
@@ -287,7 +321,7 @@ impl NicPort {
         let link = copy
             .map(|fd| fd.map(Arc::new))
             .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
-        Ok(link.into_iter().chain(self.keep()).collect())
+        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).chain(self.ears.clone()).collect())
     }
 
     /// A bound socket of this port whose UMEM has `geometry`.
@@ -308,7 +342,7 @@ impl NicPort {
         sibling: &dyn Fn(Geometry) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         self.check()?;
-        self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
+        self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
             for i in range {
@@ -324,6 +358,7 @@ impl NicPort {
             self.receive(i, region)?;
         }
         self.set_pending(region);
+        self.cut();
         Ok(())
     }
 
@@ -429,7 +464,8 @@ impl NicPort {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
         if self.queues.is_empty() && !self.late {
             // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
-            self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
+            let siblings = shares && socket.bound() && !settings().whole_frames;
+            self.multi_buffer = socket.multi_buffer() || siblings;
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
                 log(
@@ -616,7 +652,11 @@ impl NicPort {
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
         self.explain(region);
+        // Filters are taken off by the interface's number.
+        let inside = Inside::enter(&self.namespace);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
+        drop(inside);
+        self.cut();
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
             let users = |dir| {

@@ -206,7 +206,7 @@ impl Tap {
         let flags = source.flags.load(Relaxed);
         if self.copies() {
             let (skip, room) = (from.offset(source), self.ring.offset(target));
-            len = len.min((BUF_SIZE - skip) as u16).min((BUF_SIZE - room) as u16);
+            len = len.min((BUF_SIZE - skip) as u16).min(self.ring.rx_room(target) as u16);
             from.region().copy(at + u64::from(skip), self.ring.region(), to + u64::from(room), len.into()).ok()?;
         } else {
             source.len.store(target.len.load(Relaxed), Relaxed);

@@ -165,6 +165,7 @@ impl Kring {
         }
         s.offset_mask.store(0, Relaxed);
         s.offset_max.store(0, Relaxed);
+        s.offset_gap.store(0, Relaxed);
         for cell in [&s.packets, &s.bytes, &s.syncs, &s.reinits].into_iter().chain(&s.drops) {
             cell.store(0, Relaxed);
         }
@@ -284,10 +285,22 @@ impl Kring {
         slot.ptr.store(slot.ptr.load(Relaxed) & !mask | offset & mask, Relaxed);
     }
 
-    /// Lets slots have offsets, of at most `max`, in the bits of `mask`.
-    pub fn allow_offsets(&self, mask: u64, max: u64) {
+    /// How many bytes of a received packet `slot` takes behind its offset.
+    #[inline]
+    pub fn rx_room(&self, slot: &SlotView) -> u32 {
+        let rest = BUF_SIZE - self.offset(slot);
+        match self.state.offset_gap.load(Relaxed) {
+            0 => rest,
+            gap => gap.min(rest.into()) as u32,
+        }
+    }
+
+    /// Lets slots have offsets, of at most `max`, in the bits of `mask`; `gap` is the room of a slot, see
+    /// [`rx_room`](Kring::rx_room).
+    pub fn allow_offsets(&self, mask: u64, max: u64, gap: u64) {
         self.state.offset_mask.store(mask, Relaxed);
         self.state.offset_max.store(max, Relaxed);
+        self.state.offset_gap.store(gap, Relaxed);
         self.ring.offset_mask.store(mask, Relaxed);
     }
 

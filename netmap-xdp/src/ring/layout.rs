@@ -154,7 +154,8 @@ shared_struct! {
         pub offset_mask: AtomicU64,
         /// Largest offset.
         pub offset_max: AtomicU64,
-        _pad2: [AtomicU64; 1],
+        /// Most bytes that a received packet may take behind the offset of a slot, 0 for the rest of the buffer.
+        pub offset_gap: AtomicU64,
     }
 }
 

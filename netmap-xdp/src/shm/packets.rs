@@ -67,12 +67,15 @@ impl Packets {
     /// either is no buffer, or shorter.
     #[inline]
     pub fn copy(&self, idx: u32, to: &Packets, into: u32, len: u16) -> bool {
-        if !self.has(idx) || !to.has(into) || u32::from(len) > BUF_SIZE {
+        if !self.has(idx) || !to.has(into) {
             return false;
         }
         // SAFETY: there are such buffers, as just checked.
         let (from, at) = unsafe { (self.place(idx), to.place(into)) };
         if len >= LINES_BELOW {
+            if u32::from(len) > BUF_SIZE {
+                return false;
+            }
             // SAFETY: both buffers are that long. They may be the same.
             unsafe { from.copy_to(at, len.into()) };
             return true;
@@ -87,48 +90,47 @@ impl Packets {
         true
     }
 
-    /// Asks for the first line of a buffer, if there is such a buffer.
+    /// Asks for the first line of a buffer. What is no buffer costs nothing but the time.
     #[inline]
     pub fn prefetch(&self, idx: u32) {
-        if self.has(idx) {
-            // SAFETY: there is such a buffer, as just checked.
-            prefetch(unsafe { self.place(idx) });
-        }
+        prefetch(self.anywhere(idx));
     }
 
     /// The same for a buffer that will be written.
     #[inline]
     pub fn prefetch_to_write(&self, idx: u32) {
-        if self.has(idx) {
-            // SAFETY: there is such a buffer, as just checked.
-            prefetch_to_write(unsafe { self.place(idx) });
-        }
+        prefetch_to_write(self.anywhere(idx));
+    }
+
+    /// Where a buffer would lie: an address to hint at, and for nothing else.
+    #[inline]
+    fn anywhere(&self, idx: u32) -> *const u8 {
+        let first = self.first.as_ptr().wrapping_sub((NETMAP_FIRST_BUF * BUF_SIZE) as usize);
+        first.wrapping_add(idx as usize * BUF_SIZE as usize)
     }
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-fn prefetch(at: NonNull<u8>) {
-    // SAFETY: a hint, for an address in a mapping.
-    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().cast()) };
+fn prefetch(at: *const u8) {
+    // SAFETY: a hint, which faults for no address.
+    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast()) };
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-fn prefetch_to_write(at: NonNull<u8>) {
+fn prefetch_to_write(at: *const u8) {
     // The intrinsic for it becomes a prefetch to read unless the compiler may assume newer processors; the instruction is
     // known to all of x86-64, to some as one that does nothing.
-    // SAFETY: a hint, for an address in a mapping.
-    unsafe {
-        std::arch::asm!("prefetchw byte ptr [{0}]", in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly))
-    };
+    // SAFETY: a hint, which faults for no address.
+    unsafe { std::arch::asm!("prefetchw byte ptr [{0}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch(_: NonNull<u8>) {}
+fn prefetch(_: *const u8) {}
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch_to_write(_: NonNull<u8>) {}
+fn prefetch_to_write(_: *const u8) {}
 
 #[cfg(test)]
 mod tests {

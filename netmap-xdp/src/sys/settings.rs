@@ -20,6 +20,7 @@
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
 //! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
 //! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
+//! | `NETMAP_XDP_FRAGS` | `auto` `off` | `off`: no frame of several buffers, as with kernels before 6.6 |
 //! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
 use super::privileged_by_file;
@@ -99,9 +100,12 @@ pub struct Polling {
 }
 
 impl Polling {
-    /// The settings by the keys that netmapd's file has for them, and the numbers that each can be.
-    pub const NUMBERS: [(&str, u32, u32); 3] =
-        [("busy-poll", 0, 1_000_000), ("busy-budget", 1, 65535), ("tx-budget", 32, 16384)];
+    /// The settings by the keys that netmapd's file has for them, their variables, and the numbers that each can be.
+    pub const NUMBERS: [(&str, &str, u32, u32); 3] = [
+        ("busy-poll", "NETMAP_XDP_BUSY_POLL", 0, 1_000_000),
+        ("busy-budget", "NETMAP_XDP_BUSY_BUDGET", 1, 65535),
+        ("tx-budget", "NETMAP_XDP_TX_BUDGET", 32, 16384),
+    ];
 
     /// What `wakeup` says.
     pub fn wakeup(value: &str) -> Option<bool> {
@@ -164,6 +168,8 @@ pub struct Settings {
     pub polling: Polling,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
+    /// Sockets do without frames of several buffers.
+    pub whole_frames: bool,
     /// Who plays the kernel's part.
     pub engine: EngineChoice,
     /// Where netmapd listens, if that was said.
@@ -172,6 +178,12 @@ pub struct Settings {
     pub daemon: Option<PathBuf>,
     /// Host rings by clsact filters (true) or tcx links (false); whatever the kernel has.
     pub clsact: Option<bool>,
+    /// What the host sends leaves by its NIC even where that is netmap's alone.
+    pub host_passes: bool,
+    /// Every packet is forwarded transparently, whatever rings and slots say.
+    pub forward_all: bool,
+    /// Whether NICs receive what is for others: all (true), none (false), those that are attached to switches.
+    pub promiscuous: Option<bool>,
     /// What netmapd loads the XDP program with, if that was said.
     pub loader: Option<LoaderChoice>,
     /// Priority of our program in the chain of XDP programs, if it is to be in one.
@@ -228,9 +240,8 @@ impl Settings {
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
         let spares = number("NETMAP_XDP_SPARES", 0, 16384);
         let mut polling = Polling::default();
-        for (key, least, most) in Polling::NUMBERS {
-            let name = format!("NETMAP_XDP_{}", key.replace('-', "_").to_uppercase());
-            if let Some(n) = number(&name, least, most) {
+        for (key, name, least, most) in Polling::NUMBERS {
+            if let Some(n) = number(name, least, most) {
                 polling.set(key, n);
             }
         }
@@ -255,6 +266,14 @@ impl Settings {
             Some(v) => {
                 bad("NETMAP_XDP_UMEM", v, "auto, unaligned or aligned");
                 None
+            }
+        };
+        let whole_frames = match get("NETMAP_XDP_FRAGS").as_deref() {
+            None | Some("" | "auto") => false,
+            Some("off") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_FRAGS", v, "auto or off");
+                false
             }
         };
         let late = match get("NETMAP_XDP_BIND").as_deref() {
@@ -294,6 +313,27 @@ impl Settings {
                 None
             }
         };
+        let mut switch = |name: &str, off: &str, on: &str| match get(name).filter(|v| !v.is_empty()) {
+            None => false,
+            Some(v) if v == on => true,
+            Some(v) => {
+                if v != off {
+                    bad(name, &v, &format!("{off} or {on}"));
+                }
+                false
+            }
+        };
+        let host_passes = switch("NETMAP_XDP_HOST_TX", "auto", "pass");
+        let forward_all = switch("NETMAP_XDP_FORWARD", "marked", "all");
+        let promiscuous = match get("NETMAP_XDP_PROMISC").as_deref() {
+            None | Some("" | "auto") => None,
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            Some(v) => {
+                bad("NETMAP_XDP_PROMISC", v, "auto, on or off");
+                None
+            }
+        };
         let loader = match get("NETMAP_XDP_LOADER").filter(|v| !v.is_empty()).map(|v| (LoaderChoice::named(&v), v)) {
             Some((None, v)) => {
                 bad("NETMAP_XDP_LOADER", &v, "libbpf or aya");
@@ -323,11 +363,15 @@ impl Settings {
             hardware_times,
             aligned,
             late,
+            whole_frames,
             engine,
             socket,
             daemon,
             rebind_wait,
             clsact,
+            host_passes,
+            forward_all,
+            promiscuous,
             loader,
             chain,
             steer,
@@ -387,9 +431,13 @@ mod tests {
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
             ("NETMAP_XDP_BIND", "never"),
+            ("NETMAP_XDP_FRAGS", "on"),
             ("NETMAP_XDP_SOCKET", "here"),
             ("NETMAP_XDP_DAEMON", "./netmapd"),
             ("NETMAP_XDP_HOST", "xdp"),
+            ("NETMAP_XDP_HOST_TX", "drop"),
+            ("NETMAP_XDP_FORWARD", "1"),
+            ("NETMAP_XDP_PROMISC", "yes"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
         ] {
@@ -400,6 +448,7 @@ mod tests {
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
             assert_eq!(s.polling, Polling::default());
+            assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }
 

@@ -14,6 +14,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 /// Compiled from `bpf/xdp_redirect.bpf.c` by `build.rs`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp_redirect.bpf.o"));
 
+/// Compiled from `bpf/host_rings.bpf.c`, with its constants in one section that holds nothing else.
+pub static CLASSIFIERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/host_rings.bpf.o"));
+/// The variable in that section.
+pub const PLAN: &str = "plan";
+
 /// The program in the object, and the one for kernels that refuse the frags flag.
 pub const PROGRAM: &str = "netmap_redirect";
 /// For kernels before 5.18.

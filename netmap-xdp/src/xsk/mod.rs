@@ -14,8 +14,10 @@ mod stamped;
 mod steering;
 
 pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
-pub use host::{HostLink, HostLinkPlan, clean_host_filter};
-pub use program::{AttachError, AttachMode, Inherited, Loader, Program, QueueCounters, embedded, is_our_program};
+pub use host::{Cut, HostLink, HostLinkPlan, clean_host_filter};
+pub use program::{
+    AttachError, AttachMode, ClassifierPlan, Inherited, Loader, Program, QueueCounters, embedded, is_our_program,
+};
 pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch};
 pub use socket::{BindError, Socket, SocketPlan, Umem};
 pub use steering::{Action, IMAGE_SIZE, Steering, SteeringError};

@@ -7,7 +7,7 @@
 
 use super::steering::Steering;
 use crate::sys::netdev::{XdpAttached, bpf};
-use crate::sys::{Errno, Error};
+use crate::sys::{Errno, Error, Fd};
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -40,6 +40,9 @@ pub trait Loader: Send + Sync {
         Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
     }
 
+    /// Loads classifiers of host rings by name, attached to nothing. `plan` is the image of the object's constants.
+    fn load_classifiers(&self, names: &[&str], plan: &ClassifierPlan) -> Result<Vec<Fd>, Error>;
+
     /// Takes programs off an interface that a killed process left in its chain; says whether there were any.
     fn clean(&self, _ifindex: u32) -> Result<bool, Error> {
         Ok(false)
@@ -49,6 +52,9 @@ pub trait Loader: Send + Sync {
     /// there.
     fn take_over(&self, id: u32) -> Result<Inherited, Error>;
 }
+
+/// The constants of the classifiers of host rings, as `struct plan` in `bpf/host_rings.bpf.c` has them.
+pub type ClassifierPlan = [u8; 32];
 
 /// What became of an attempt to take a program over.
 pub enum Inherited {

@@ -227,7 +227,7 @@ fn bind_flags(mode: Mode, sibling: bool, always: bool) -> Vec<u16> {
         Mode::Native | Mode::Generic => libc::XDP_COPY,
     };
     let own = if always { mode } else { mode | libc::XDP_USE_NEED_WAKEUP };
-    vec![own | XDP_USE_SG, own]
+    if settings().whole_frames { vec![own] } else { vec![own | XDP_USE_SG, own] }
 }
 
 #[cfg(test)]
