@@ -389,7 +389,7 @@ impl Bound {
         let down = || -> Result<Option<ForwardDown>, Failure> {
             let mut to = Vec::new();
             for g in &grant.tx {
-                if let CarrierGrant::Nic { socket, plan } = &g.carrier {
+                if let CarrierGrant::Nic { socket, plan, .. } = &g.carrier {
                     let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
                     let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
                     to.push(PortRing::new(kring, Box::new(carrier)).with_bell(g.bell.clone()));
@@ -402,11 +402,15 @@ impl Bound {
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
             let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
-                (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
+                (CarrierGrant::Nic { socket, plan, .. }, Dir::Tx) => {
                     Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
-                (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
+                (CarrierGrant::Nic { socket, plan, stamps }, Dir::Rx) => {
                     let nic = NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
+                    let nic = match stamps {
+                        Some(fd) => nic.with_stamps(fd, g.ring.id).map_err(|e| bad(&e))?,
+                        None => nic,
+                    };
                     Box::new(ForwardUp::new(nic, uplink.way().clone()))
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),

@@ -188,8 +188,8 @@ impl Engine {
     fn carrier(&self, key: PortKey, dir: Dir, grant: CarrierGrant) -> Result<Box<dyn Carrier>, Failure> {
         let bad = |e: crate::xsk::QueueError| Condition::System.says(e.to_string());
         Ok(match (grant, dir) {
-            (CarrierGrant::Nic { socket, plan }, Dir::Tx) => Box::new(NicTx::map(socket, plan).map_err(bad)?),
-            (CarrierGrant::Nic { socket, plan }, Dir::Rx) => Box::new(NicRx::map(socket, plan).map_err(bad)?),
+            (CarrierGrant::Nic { socket, plan, .. }, Dir::Tx) => Box::new(NicTx::map(socket, plan).map_err(bad)?),
+            (CarrierGrant::Nic { socket, plan, .. }, Dir::Rx) => Box::new(NicRx::map(socket, plan).map_err(bad)?),
             (CarrierGrant::Host { tap, links }, Dir::Tx) => Box::new(HostTx::new(tap, links)),
             (CarrierGrant::Host { tap, links }, Dir::Rx) => Box::new(HostRx::new(tap, links, None)),
             (CarrierGrant::ValeTx { .. }, _) => {

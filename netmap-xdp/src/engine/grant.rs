@@ -88,6 +88,8 @@ pub enum CarrierGrant {
         socket: Arc<Fd>,
         /// Sizes and addresses of that socket.
         plan: NicPlan,
+        /// Where the NIC's times are, if they are noted.
+        stamps: Option<Arc<Fd>>,
     },
     /// The host stack behind a NIC.
     Host {

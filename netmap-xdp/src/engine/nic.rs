@@ -85,6 +85,8 @@ pub struct NicPort {
     loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
+    /// The map with the NIC's times, if they are noted.
+    stamps: Option<Arc<Fd>>,
     steering: Option<Steering>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
@@ -121,6 +123,7 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     match e {
         BindError::Busy(_) => Failure::queue_taken(&dev.name, queue),
         BindError::NotSupported(_) | BindError::Down => Failure::no_xdp(&dev.name, e),
+        BindError::Setting { ref error, .. } => Failure { errno: error.errno, message: format!("{}: {e}", dev.name) },
         BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
             Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
         }
@@ -187,6 +190,7 @@ impl NicPort {
         if chain.is_some() {
             tidy(loader, &dev);
         }
+        let unstamped = if settings().hardware_times { program.stamp(dev.ifindex).err() } else { None };
         let attached = match NicPort::attach(&mut *program, &dev) {
             Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
             done => done,
@@ -213,6 +217,15 @@ impl NicPort {
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
+        let stamps = program.stamps().and_then(|map| duplicate(map).ok()).map(Arc::new);
+        if settings().hardware_times && stamps.is_none() {
+            let why =
+                unstamped.map_or("the program is not one for this device in native mode".into(), |e| e.to_string());
+            log(
+                Level::Warn,
+                format_args!("{}: rings tell the times of syncs and not the NIC's, since {why}", dev.name),
+            );
+        }
         let geometry = Geometry::new(chunks_of(&dev), settings().buf_size)
             .ok_or_else(|| Failure::buffers_unfit(&dev.name, settings().buf_size))?;
         let offloads = health::tell_the_truth(&dev, mode);
@@ -234,6 +247,7 @@ impl NicPort {
             ears: None,
             loader,
             bell,
+            stamps,
             steering,
             queue_busy: false,
             survivors,
@@ -531,6 +545,8 @@ impl NicPort {
             tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
             multi_buffer: self.multi_buffer,
+            always: settings().polling.always == Some(true),
+            busy: settings().polling.is_busy(),
         }
     }
 
@@ -638,7 +654,8 @@ impl NicPort {
                     return Some(RingGrant { ring, kring, carrier, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })
+                let stamps = self.stamps.clone().filter(|_| dir == Dir::Rx);
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan(), stamps }, bell })
             };
             range.filter_map(grant).collect()
         })

@@ -28,6 +28,7 @@ use inbox::Inbox;
 use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// Shortest frame that a TAP takes: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -519,6 +520,10 @@ impl<C: Carrier> Carrier for ForwardUp<C> {
 
     fn resting(&self) -> bool {
         self.inner.resting()
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        self.inner.arrived()
     }
 
     fn socket(&self) -> Option<RawFd> {

@@ -12,13 +12,15 @@ use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
-use crate::sync::{AtomicBool, Ordering::*, compiler_fence};
+use crate::shm::{Memory, Ref};
+use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Error, Fd};
 use crate::xsk::{Chunks, Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Shortest frame that a device takes: an Ethernet header.
 const MIN_FRAME: u32 = 14;
@@ -36,6 +38,10 @@ pub struct NicPlan {
     pub geometry: Geometry,
     /// Whether frames may span buffers.
     pub multi_buffer: bool,
+    /// The driver does not say when it waits to be told.
+    pub always: bool,
+    /// Who syncs polls the queue.
+    pub busy: bool,
 }
 
 /// The transmit side of a socket.
@@ -54,6 +60,8 @@ pub struct NicRx {
     fill: Fill,
     rx: Rx,
     plan: NicPlan,
+    /// When the NIC received the last frame of the queue, nanoseconds by its clock; 0: not yet.
+    arrived: Option<Ref<AtomicU64>>,
     // After the rings, as above.
     socket: Arc<Fd>,
 }
@@ -228,7 +236,7 @@ impl NicTx {
     #[inline]
     fn kick(&self, k: &Kring) {
         let (end, mut at) = self.tx.0.positions();
-        while at != end && self.tx.0.needs_wakeup() {
+        while at != end && (self.plan.always || self.tx.0.needs_wakeup()) {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
             if self.down.load(Relaxed) != (answer == Err(Errno(libc::ENETDOWN))) {
@@ -319,12 +327,21 @@ impl NicRx {
     /// Maps fill and receive ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
         let fill = Fill::map(&*socket, xdp::Which::Fill, plan.rx_size)?;
-        Ok(NicRx { fill, rx: Rx::map(&*socket, plan.rx_size)?, plan, socket })
+        Ok(NicRx::over(fill, Rx::map(&*socket, plan.rx_size)?, plan, socket))
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(fill: Fill, rx: Rx, plan: NicPlan, socket: Arc<Fd>) -> NicRx {
-        NicRx { fill, rx, plan, socket }
+        NicRx { fill, rx, plan, arrived: None, socket }
+    }
+
+    /// `stamps` is where the XDP program notes when frames of `queue` arrived: two words a queue, the first of which counts.
+    pub fn with_stamps(self, stamps: &Fd, queue: u16) -> Result<NicRx, QueueError> {
+        const ENTRY: u64 = 16;
+        let at = u64::from(queue) * ENTRY;
+        let memory = Memory::map(stamps, (at + ENTRY) as usize, 0, false);
+        let memory = memory.map_err(|e| Error::new("mmap", "of the NIC's times", e))?;
+        Ok(NicRx { arrived: Some(memory.object(at)?), ..self })
     }
 
     /// Hands the buffers of a fresh ring's slots to the kernel.
@@ -493,7 +510,12 @@ impl Carrier for NicRx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
-        let received = self.receive(k);
+        let mut received = self.receive(k);
+        if self.plan.busy && received.is_ok() && k.hwtail() == k.state().rtail.load(Relaxed) {
+            // Nothing there: this takes in what waits at the NIC. An interface that is down shows elsewhere.
+            let _ = xdp::kick_rx(self.socket.as_raw_fd());
+            received = self.receive(k);
+        }
         let posted = self.post(k).map_err(|_| BadSlot);
         released.and(received).and(posted)
     }
@@ -512,6 +534,11 @@ impl Carrier for NicRx {
         k.recover_received(self.rx.0.positions().1);
         let index = |addr| u32::try_from(self.plan.geometry.received(addr).0).unwrap_or(NO_BUFFER);
         k.recover_held(self.rx.addresses().into_iter().map(index));
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        let ns = self.arrived.as_ref()?.load(Relaxed);
+        (ns != 0).then(|| Duration::from_nanos(ns))
     }
 
     fn level(&self, k: &Kring) -> bool {

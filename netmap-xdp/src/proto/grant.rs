@@ -26,7 +26,7 @@ wire_struct! {
     RingGrant { ring, kring, carrier, bell }
     RingPlace { offset, slots, buffers_at, buffers, buf_size, dir, id }
     KringPlace { offset, room }
-    NicPlan { rx_size, tx_size, geometry, multi_buffer }
+    NicPlan { rx_size, tx_size, geometry, multi_buffer, always, busy }
     RegisterReply {
         offset, memsize, tx_slots, rx_slots, tx_rings, rx_rings, host_tx_rings, host_rx_rings, mem_id, extra_bufs
     }
@@ -34,7 +34,7 @@ wire_struct! {
 
 wire_enum! {
     CarrierGrant {
-        0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
+        0 => Nic { socket, plan, stamps }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
         3 => Host { tap, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
     TapKind { 0 => Copy, 1 => Exchange, 2 => Chain, 3 => Arrival }

@@ -12,6 +12,11 @@
 //! | `NETMAP_XDP_PRIV_BUF_SIZE` | number | the same of the regions that ports of switches have of their own: a multiple of 64 up to 65536; default as `NETMAP_XDP_BUF_SIZE` |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
 //! | `NETMAP_XDP_SPARES` | number | spare buffers of a NIC receive ring, for what the program keeps; default as many as it has slots |
+//! | `NETMAP_XDP_WAKEUP` | `need` `always` | whether the driver says when it wants to be told of new entries (default), or is told each time |
+//! | `NETMAP_XDP_BUSY_POLL` | number | busy polling of the queue by who syncs it, microseconds (`SO_BUSY_POLL`, `SO_PREFER_BUSY_POLL`); default 0: off |
+//! | `NETMAP_XDP_BUSY_BUDGET` | number | packets that it takes at once at most (`SO_BUSY_POLL_BUDGET`); default the kernel's |
+//! | `NETMAP_XDP_TX_BUDGET` | number | packets that one `sendto` sends at most (`XDP_MAX_TX_SKB_BUDGET`); default the ring, where the kernel knows the option |
+//! | `NETMAP_XDP_TIMESTAMPS` | `software` `hardware` | what `ts` of NIC receive rings is: the time of the sync (default), or when the NIC received the last frame, by its clock, where kernel and driver tell |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
@@ -80,6 +85,62 @@ impl LoaderChoice {
             "aya" => Some(LoaderChoice::Aya),
             _ => None,
         }
+    }
+}
+
+/// How the kernel and those who sync tell each other of work; what is `None` was not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polling {
+    /// The driver is told of new entries each time, and not only when it says that it waits.
+    pub always: Option<bool>,
+    /// Busy polling, microseconds; 0: none.
+    pub busy: Option<u32>,
+    /// Packets that busy polling takes at once at most.
+    pub budget: Option<u32>,
+    /// Packets that one `sendto` sends at most.
+    pub tx_budget: Option<u32>,
+}
+
+impl Polling {
+    /// The settings by the keys that netmapd's file has for them, their variables, and the numbers that each can be.
+    pub const NUMBERS: [(&str, &str, u32, u32); 3] = [
+        ("busy-poll", "NETMAP_XDP_BUSY_POLL", 0, 1_000_000),
+        ("busy-budget", "NETMAP_XDP_BUSY_BUDGET", 1, 65535),
+        ("tx-budget", "NETMAP_XDP_TX_BUDGET", 32, 16384),
+    ];
+
+    /// What `wakeup` says.
+    pub fn wakeup(value: &str) -> Option<bool> {
+        match value {
+            "need" => Some(false),
+            "always" => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Sets one of [`Polling::NUMBERS`].
+    pub fn set(&mut self, key: &str, value: u32) {
+        match key {
+            "busy-poll" => self.busy = Some(value),
+            "busy-budget" => self.budget = Some(value),
+            _ => self.tx_budget = Some(value),
+        }
+    }
+
+    /// What `over` says, and for the rest what this says.
+    #[must_use]
+    pub fn under(self, over: Polling) -> Polling {
+        Polling {
+            always: over.always.or(self.always),
+            busy: over.busy.or(self.busy),
+            budget: over.budget.or(self.budget),
+            tx_budget: over.tx_budget.or(self.tx_budget),
+        }
+    }
+
+    /// Whether who syncs polls the queue.
+    pub fn is_busy(&self) -> bool {
+        self.busy.is_some_and(|us| us > 0)
     }
 }
 
@@ -152,8 +213,12 @@ pub struct Settings {
     pub slots: u32,
     /// Spare buffers of a NIC receive ring; by default as many as slots.
     pub spares: Option<u32>,
+    /// Receive rings tell when the NIC received the last frame, as far as it can be had.
+    pub hardware_times: bool,
     /// Aligned chunks even where unaligned ones work.
     pub aligned: PerInterface<Option<bool>>,
+    /// How the kernel and those who sync tell each other of work.
+    pub polling: Polling,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
     /// Sockets do without frames of several buffers.
@@ -229,6 +294,26 @@ impl Settings {
         let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
         let spares = number("NETMAP_XDP_SPARES", 0, 16384);
+        let mut polling = Polling::default();
+        for (key, name, least, most) in Polling::NUMBERS {
+            if let Some(n) = number(name, least, most) {
+                polling.set(key, n);
+            }
+        }
+        if let Some(v) = get("NETMAP_XDP_WAKEUP").filter(|v| !v.is_empty()) {
+            polling.always = Polling::wakeup(&v);
+            if polling.always.is_none() {
+                bad("NETMAP_XDP_WAKEUP", &v, "need or always");
+            }
+        }
+        let hardware_times = match get("NETMAP_XDP_TIMESTAMPS").as_deref() {
+            None | Some("" | "software") => false,
+            Some("hardware") => true,
+            Some(v) => {
+                bad("NETMAP_XDP_TIMESTAMPS", v, "software or hardware");
+                false
+            }
+        };
         let buf_size = match get("NETMAP_XDP_BUF_SIZE").filter(|v| !v.is_empty()) {
             None => BUF_SIZE,
             Some(v) => v.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n)).unwrap_or_else(|| {
@@ -348,6 +433,8 @@ impl Settings {
             priv_buf_size,
             slots,
             spares,
+            polling,
+            hardware_times,
             aligned,
             late,
             whole_frames,
@@ -415,6 +502,11 @@ mod tests {
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
             ("NETMAP_XDP_SPARES", "16385"),
+            ("NETMAP_XDP_TIMESTAMPS", "sundial"),
+            ("NETMAP_XDP_WAKEUP", "never"),
+            ("NETMAP_XDP_BUSY_POLL", "1000001"),
+            ("NETMAP_XDP_BUSY_BUDGET", "0"),
+            ("NETMAP_XDP_TX_BUDGET", "31"),
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
@@ -442,6 +534,7 @@ mod tests {
             assert_eq!((s.buf_size, s.priv_buf_size, s.whole_frames), (2048, None, false));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert_eq!(s.polling, Polling::default());
             assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }

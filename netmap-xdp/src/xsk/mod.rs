@@ -10,6 +10,7 @@ pub mod loaded;
 pub mod program;
 mod queue;
 mod socket;
+mod stamped;
 mod steering;
 
 pub use geometry::{Chunks, Geometry, HEADERS, TxDesc, TxPlan, mtu_that_fits};

@@ -161,6 +161,28 @@ fn info_of(fd: &Fd, info: &mut [u64]) -> Result<(), Errno> {
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
 }
 
+/// Loads XDP code for one device, of whose driver it calls functions (`BPF_F_XDP_DEV_BOUND_ONLY`, Linux 6.3).
+pub fn load_for_device(name: &str, code: &[[u8; 8]], ifindex: u32) -> Result<Fd, Errno> {
+    const PROG_LOAD: usize = 5;
+    const PROG_TYPE_XDP: u32 = 6;
+    const XDP_HAS_FRAGS: u32 = 1 << 5;
+    const XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
+    let licence = c"Dual BSD/GPL";
+    let mut short = [0u8; 16];
+    let len = name.len().min(short.len() - 1);
+    short[..len].copy_from_slice(&name.as_bytes()[..len]);
+    // `union bpf_attr` of BPF_PROG_LOAD: type, count, two addresses, log (level, size, address), kernel version, flags, name,
+    // interface, expected attach type.
+    let mut attr = vec![PROG_TYPE_XDP, code.len() as u32];
+    attr.extend(words(code.as_ptr() as u64));
+    attr.extend(words(licence.as_ptr() as u64));
+    attr.extend([0, 0, 0, 0, 0, XDP_HAS_FRAGS | XDP_DEV_BOUND_ONLY]);
+    attr.extend(short.chunks_exact(4).map(|c| u32::from_ne_bytes([c[0], c[1], c[2], c[3]])));
+    attr.extend([ifindex, ATTACH_TYPE_XDP]);
+    // SAFETY: the addresses are of the code and the licence, which outlive the call.
+    unsafe { bpf(PROG_LOAD, &mut attr).map(|fd| Fd::from_raw_high(fd as i32)) }
+}
+
 /// The program of this id with its link and its maps; `ENOENT` if no link attaches it. Takes CAP_SYS_ADMIN.
 pub fn find_attached(prog_id: u32) -> Result<Found, Errno> {
     let program = by_id(PROG_GET_FD_BY_ID, prog_id)?;
