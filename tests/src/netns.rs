@@ -79,14 +79,20 @@ impl Drop for Namespace {
     }
 }
 
-/// Deletes a namespace, and ends the processes in it first, since they would keep it alive.
+/// How long a process may stay in a namespace that is to be deleted: a netmapd that cleans up there leaves by itself.
+const VISIT: Duration = Duration::from_secs(2);
+
+/// Deletes a namespace, and ends the processes in it first that do not leave, since they would keep it alive.
 fn remove(name: &str) {
-    let inside = Cmd::new("ip").args(["netns", "pids", name]).run();
-    for pid in inside.stdout.split_whitespace().filter_map(|p| p.parse::<i32>().ok()) {
-        if pid != std::process::id() as i32 {
-            // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
+    let inside = || -> Vec<i32> {
+        let pids = Cmd::new("ip").args(["netns", "pids", name]).run().stdout;
+        let own = std::process::id() as i32;
+        pids.split_whitespace().filter_map(|p| p.parse().ok()).filter(|pid| *pid != own).collect()
+    };
+    wait_until(VISIT, || inside().is_empty());
+    for pid in inside() {
+        // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     let gone = Cmd::new("ip").args(["netns", "del", name]).run();
     if !gone.success() && Path::new(NETNS_DIR).join(name).exists() {
