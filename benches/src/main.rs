@@ -62,6 +62,11 @@ impl Effort {
         self.rounds.unwrap_or(if self.quick { 2 } else { 9 }).max(1)
     }
 
+    /// Rounds at most: with `--check`, a goal that is missed by no more than chance gets others.
+    fn most_rounds(&self) -> usize {
+        if self.check { 5 * self.rounds() } else { self.rounds() }
+    }
+
     /// How long one contender is measured in one round.
     fn window(&self) -> Duration {
         Duration::from_millis(if self.quick { 150 } else { 500 })
@@ -71,7 +76,7 @@ impl Effort {
 #[derive(Subcommand)]
 enum What {
     /// Sending, receiving and forwarding over veth
-    Nic,
+    Nic(nic::Choice),
     /// Forwarding over veth, against DPDK's testpmd; installs it (Debian)
     Testpmd,
     /// TCP of a host through its host rings
@@ -109,27 +114,27 @@ fn main() -> ExitCode {
         Some(What::Worker(job)) => return worker::run(&job),
         Some(What::Count(count)) => return count::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
-        Some(What::Nic) => all(&effort, &[nic::run]),
-        Some(What::Testpmd) => all(&effort, &[testpmd::run]),
-        Some(What::Host) => all(&effort, &[host::run]),
-        Some(What::Layer) => all(&effort, &[layer::run]),
-        Some(What::Preload) => all(&effort, &[preload::run]),
-        Some(What::Pipe) => all(&effort, &[memory::pipe]),
-        Some(What::Vale) => all(&effort, &[memory::vale]),
-        Some(What::Instructions) => all(&effort, &[count::run]),
-        Some(What::Wakeup) => all(&effort, &[wakeup::run]),
+        Some(What::Nic(choice)) => all(&effort, &[&|effort: &Effort| nic::some(effort, &choice)]),
+        Some(What::Testpmd) => all(&effort, &[&testpmd::run]),
+        Some(What::Host) => all(&effort, &[&host::run]),
+        Some(What::Layer) => all(&effort, &[&layer::run]),
+        Some(What::Preload) => all(&effort, &[&preload::run]),
+        Some(What::Pipe) => all(&effort, &[&memory::pipe]),
+        Some(What::Vale) => all(&effort, &[&memory::vale]),
+        Some(What::Instructions) => all(&effort, &[&count::run]),
+        Some(What::Wakeup) => all(&effort, &[&wakeup::run]),
         None => all(
             &effort,
             &[
-                layer::run,
-                count::run,
-                memory::pipe,
-                memory::vale,
-                wakeup::run,
-                preload::run,
-                nic::run,
-                testpmd::run_if_installed,
-                host::run,
+                &layer::run,
+                &count::run,
+                &memory::pipe,
+                &memory::vale,
+                &wakeup::run,
+                &preload::run,
+                &nic::run,
+                &testpmd::run_if_installed,
+                &host::run,
             ],
         ),
     };
@@ -140,7 +145,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn all(effort: &Effort, benches: &[fn(&Effort) -> Reached]) -> Reached {
+fn all(effort: &Effort, benches: &[&dyn Fn(&Effort) -> Reached]) -> Reached {
     machine::describe();
     // Every one runs, whatever the others say.
     benches.iter().filter(|bench| !bench(effort)).count() == 0

@@ -4,7 +4,7 @@
 mod nic_common;
 
 use netmap_xdp::api::{Interest, Port};
-use netmap_xdp_tests::{Daemons, Veth, compile_c, needs_root, wait_until, workspace};
+use netmap_xdp_tests::{Daemons, Pair, Running, Veth, compile_c, needs_root, wait_until, workspace};
 use nic_common::*;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -69,6 +69,65 @@ fn four_threads_with_a_queue_each_get_every_frame_once() {
     assert_all_buffers_returned();
 }
 
+/// Sends numbered datagrams from many ports of end `b`, so that the kernel's hash spreads them over the queues; returns how many.
+fn send_from_many_ports(pair: &Pair) -> u64 {
+    pair.b.ns.run(|| {
+        let sockets: Vec<_> = (0..64).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        sockets.iter().for_each(|s| s.set_broadcast(true).unwrap());
+        let mut number = 0_u64;
+        for _ in 0..40 {
+            for socket in &sockets {
+                assert!(socket.send_to(&number.to_ne_bytes(), "10.66.0.255:9").is_ok());
+                number += 1;
+            }
+            std::thread::sleep(SECOND / 100);
+        }
+        number
+    })
+}
+
+#[test]
+fn what_the_kernel_hashes_to_four_queues_reaches_four_threads_every_frame_once_and_every_flow_at_one() {
+    alone!();
+    let pair = Veth::new().queues(QUEUES as u32).addresses("10.66.0.1/24", "10.66.0.2/24").build();
+    let ports: Vec<Port> = (0..QUEUES).map(|i| open(&pair.a, &format!("netmap:{{}}-{i}"))).collect();
+    let (received, sent) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    // Of each queue, port of the sender and number of each datagram.
+    let got: Vec<Vec<(u16, u64)>> = std::thread::scope(|scope| {
+        let end = Instant::now() + 20 * SECOND;
+        let work = |mut port: Port| {
+            let (received, sent) = (&received, &sent);
+            scope.spawn(move || {
+                let mut mine = Vec::new();
+                while received.load(Acquire) < sent.load(Acquire) && Instant::now() < end {
+                    assert!(!port.wait(Interest::READ, Some(SECOND / 20)).unwrap().error);
+                    for frame in take(&mut port, 0) {
+                        // The line may carry other things, such as a report of who listens to which group.
+                        if frame.len() >= 50 && frame[12..14] == [8, 0] && frame[36..38] == [0, 9] {
+                            let from = u16::from_be_bytes(frame[34..36].try_into().unwrap());
+                            mine.push((from, u64::from_ne_bytes(frame[42..50].try_into().unwrap())));
+                            received.fetch_add(1, AcqRel);
+                        }
+                    }
+                }
+                assert_eq!(port.drops(), vec![]);
+                mine
+            })
+        };
+        let threads: Vec<_> = ports.into_iter().map(work).collect();
+        sent.store(send_from_many_ports(&pair), Release);
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let mut numbers: Vec<u64> = got.iter().flatten().map(|g| g.1).collect();
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(0..sent.into_inner()), "{} datagrams, not each once", numbers.len());
+    let flows = got.iter().map(|queue| queue.iter().map(|g| g.0).collect::<std::collections::BTreeSet<_>>());
+    let flows: Vec<_> = flows.collect();
+    assert!(flows.iter().all(|f| !f.is_empty()), "a queue without a flow");
+    assert_eq!(flows.iter().map(|f| f.len()).sum::<usize>(), 64, "a flow at two queues");
+    assert_all_buffers_returned();
+}
+
 #[test]
 fn two_processes_with_two_queues_each_get_every_frame_between_them() {
     needs_root!();
@@ -82,26 +141,21 @@ fn two_processes_with_two_queues_each_get_every_frame_between_them() {
         running
     };
     let both = [receiver(["veth0/0", "veth0/1"]), receiver(["veth0/2", "veth0/3"])];
-    let last = |text: String| {
-        let value = |w: &str| w.strip_prefix("count=")?.parse::<u64>().ok();
+    let last = |program: &Running, name: &str| {
+        let text = program.stdout();
+        let value = |w: &str| w.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok();
         text.split_whitespace().filter_map(value).next_back().unwrap_or(0)
     };
-    let sent = pair.b.ns.run(|| {
-        // From many ports, so that the kernel's hash spreads them.
-        let sockets: Vec<_> = (0..64).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
-        for socket in &sockets {
-            socket.set_broadcast(true).unwrap();
-        }
-        for _ in 0..40 {
-            sockets.iter().for_each(|s| assert!(s.send_to(b"one of many", "10.66.0.255:9").is_ok()));
-            std::thread::sleep(SECOND / 100);
-        }
-        64 * 40
-    });
-    let counts = || both.each_ref().map(|r| last(r.stdout()));
-    wait_until(SOON, || counts().iter().sum::<u64>() >= sent);
-    let [one, other] = counts();
-    assert_eq!(one + other, sent, "{one} and {other}");
+    let sent = send_from_many_ports(&pair);
+    // How many, and which: their sum and that of their squares.
+    let expected = [sent, (0..sent).sum(), (0..sent).map(|n| n * n).sum()];
+    let both_have = || {
+        let of = |name: &str| both.iter().map(|r| last(r, name)).fold(0, u64::wrapping_add);
+        ["count", "sum", "squares"].map(of)
+    };
+    wait_until(SOON, || both_have() == expected);
+    assert_eq!(both_have(), expected);
+    let [one, other] = both.each_ref().map(|r| last(r, "count"));
     assert!(one > 100 && other > 100, "not spread: {one} and {other}");
 }
 

@@ -70,6 +70,7 @@ pub struct Bound {
     told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
+    buf_size: u32,
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
@@ -440,6 +441,7 @@ impl Bound {
             told: AtomicBool::new(false),
             memory,
             extmem,
+            buf_size: grant.region.buf_size,
             region: grant.region.fd,
             token,
             _links: grant.links,
@@ -536,6 +538,11 @@ impl Bound {
     /// Whether the region is memory of the program, which maps nothing then.
     pub fn extmem(&self) -> bool {
         self.extmem
+    }
+
+    /// Bytes of a buffer of the region.
+    pub fn buf_size(&self) -> u32 {
+        self.buf_size
     }
 
     /// The region's memfd.

@@ -222,6 +222,14 @@ impl Program for Loaded {
         self.injected.set(0, &value).map_err(failed)
     }
 
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error> {
+        let failed = |e| Error::new("BPF_MAP_LOOKUP_ELEM", "for the head of injected frames", e);
+        let value = self.injected.get(0).map_err(failed)?;
+        let bytes: Vec<u8> = value.iter().skip(1).flat_map(|word| word.to_ne_bytes()).take(14).collect();
+        let on = value.first().is_some_and(|&on| on != 0);
+        Ok(<[u8; 14]>::try_from(bytes).ok().filter(|_| on))
+    }
+
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error> {
         let failed = |e| Error::new("BPF_MAP_UPDATE_ELEM", "for steering rules", e);
         let chosen = match rules {

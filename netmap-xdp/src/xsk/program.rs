@@ -84,6 +84,9 @@ pub trait Program: Send {
     /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
     fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
 
+    /// How frames begin that it passes so.
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error>;
+
     /// Lets rules decide which packets go to sockets at all; none: all of them. Each packet meets the old rules or the new
     /// ones as a whole.
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error>;

@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::{Fill, Geometry, QueueError};
+use super::{Chunks, Fill, Geometry, QueueError};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode, settings};
@@ -39,7 +39,7 @@ impl Umem {
             return Err(Error::new("setsockopt XDP_UMEM_REG", "", Errno(libc::EINVAL)));
         }
         let addr = self.region.address() + self.pool as usize;
-        let unaligned = self.geometry == Geometry::Unaligned;
+        let unaligned = self.geometry.chunks() == Chunks::Unaligned;
         // SAFETY: the range lies in a shared mapping (just checked) that `Socket` keeps; nobody holds plain references into
         // a `Memory`.
         unsafe { xdp::register_umem(fd, addr, self.len, self.geometry.chunk(), unaligned) }

@@ -41,7 +41,7 @@ struct Snapshot(Vec<Vec<u8>>, Vec<u64>, [Vec<u16>; 2], u16);
 
 impl World {
     fn new(dir: Dir, start: u32, spares: u32) -> World {
-        let layout = Layout::plan(64, 8);
+        let layout = Layout::plan(64, 2048, 8);
         let memory = [map(layout.size), map(4096), map(4096)];
         let [region, private, rings] = &memory;
         for at in AT {
@@ -50,14 +50,23 @@ impl World {
             }
         }
         let room = if dir == Dir::Rx { SLOTS + spares } else { 0 };
-        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
+        let place = RingPlace {
+            offset: 0,
+            slots: SLOTS,
+            buffers_at: layout.buffer(0),
+            buffers: 64,
+            buf_size: 2048,
+            dir,
+            id: 0,
+        };
         let kring = Kring::attach(region, place, private, KringPlace { offset: 0, room }).unwrap();
         kring.format();
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: true };
+        let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap();
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: true };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
