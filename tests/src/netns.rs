@@ -89,7 +89,7 @@ fn inside(name: &str) -> Vec<i32> {
 /// in order just now is there for a moment, and gone at a second look.
 fn remove(name: &str) {
     let mut there = inside(name);
-    wait_until(Duration::from_millis(200), || {
+    wait_until(Duration::from_secs(1), || {
         let now = inside(name);
         there.retain(|pid| now.contains(pid));
         there.is_empty()
