@@ -4,6 +4,7 @@
 //! queues that somebody bound; the packets of all others go to the host stack.
 
 mod health;
+mod sockets;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
@@ -270,10 +271,11 @@ impl NicPort {
         Ok(link.into_iter().chain(self.keep()).collect())
     }
 
-    /// A bound socket of this port whose UMEM has `geometry`.
-    pub fn sibling(&self, geometry: Geometry) -> Option<RawFd> {
+    /// A bound socket of this port whose UMEM has `geometry`, and is registered for zero-copy, or for copies, as `mode` has it.
+    pub fn sibling(&self, geometry: Geometry, mode: Mode) -> Option<RawFd> {
         let bound = self.queues.values().find(|q| q.socket.bound())?;
-        (self.geometry == geometry).then(|| bound.socket.as_raw_fd())
+        let same = self.geometry == geometry && (self.mode == Mode::ZeroCopy) == (mode == Mode::ZeroCopy);
+        same.then(|| bound.socket.as_raw_fd())
     }
 
     fn slots(&self, dir: Dir) -> u32 {
@@ -285,7 +287,7 @@ impl NicPort {
         &mut self,
         selection: &Selection,
         region: &mut Region,
-        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+        sibling: &dyn Fn(Geometry, Mode) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         self.check()?;
         self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
@@ -319,7 +321,7 @@ impl NicPort {
         &mut self,
         queue: u32,
         region: &Region,
-        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+        sibling: &dyn Fn(Geometry, Mode) -> Option<RawFd>,
     ) -> Result<(), Failure> {
         if self.queues.contains_key(&queue) {
             return Ok(());
@@ -327,6 +329,17 @@ impl NicPort {
         if self.queues.is_empty() {
             let _ = self.dev.refresh();
         }
+        let fits = mtu_that_fits(Geometry::Aligned);
+        let mtu = self.dev.mtu;
+        let large = mtu > fits;
+        if self.mode == Mode::ZeroCopy && large && self.queues.is_empty() && settings().mode.is_none() {
+            self.step_down(format_args!(
+                "MTU {mtu} is above {fits}, and zero-copy with frames of several buffers is for who forces it"
+            ));
+        }
+        let fresh = self.rings.kring(Dir::Rx, queue as u16, region).filter(sockets::is_fresh);
+        // Asked for without need, some kernels take room for it from every buffer, and 1500 bytes do not fit any more.
+        let mut several = self.mode != Mode::ZeroCopy || large;
         loop {
             if self.mode == Mode::ZeroCopy {
                 self.geometry = Geometry::Aligned;
@@ -337,17 +350,18 @@ impl NicPort {
                 rx_size: size_of_rings(self.slots(Dir::Rx)),
                 tx_size: size_of_rings(self.slots(Dir::Tx)),
                 mode: self.mode,
+                several,
             };
             // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
-            let own = self.sibling(self.geometry);
-            let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
-            // The UMEM of another NIC has the mode of its first bind, which may not be ours.
+            let own = self.sibling(self.geometry, self.mode);
+            let brother = if self.dev.up { own.or_else(|| sibling(self.geometry, self.mode)) } else { None };
+            // What another NIC's driver was asked for may not be what ours takes.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
             if self.late {
-                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                let socket = self.make_socket(plan, true, region, fresh.as_ref());
                 return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
             }
-            match Socket::open(&region.umem(self.geometry), plan, brother) {
+            match self.open_socket(plan, brother, region, fresh.as_ref()) {
                 Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
                     // It was good for finding mode and geometry.
                     self.late = true;
@@ -355,23 +369,17 @@ impl NicPort {
                 }
                 Ok(socket) => {
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
+                        self.open_socket(plan, None, region, fresh.as_ref()).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
                     return self.adopt(queue, socket, brother.is_some());
                 }
+                // A registration of its own again: a refused one is not what it was.
+                Err(BindError::NotSupported(_)) if self.mode == Mode::ZeroCopy && several => several = false,
                 Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && settings().mode.is_none() => {
-                    log(
-                        Level::Info,
-                        format_args!(
-                            "{}: native mode with copies, since the driver has no zero-copy AF_XDP ({})",
-                            self.dev.name, why.errno
-                        ),
-                    );
-                    self.mode = Mode::Native;
-                    self.geometry =
-                        if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+                    self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
+                    several = true;
                 }
                 Err(BindError::NotSupported(why))
                     if self.geometry == Geometry::Unaligned && settings().aligned.is_none() =>
@@ -459,7 +467,7 @@ impl NicPort {
             return Ok(());
         }
         let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
-        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.held(0).load(Relaxed) == 0 {
+        if sockets::is_fresh(&kring) {
             side.start(&kring).map_err(|e| internal(e.to_string()))?;
         }
         self.program.insert(u32::from(i), queue.socket.as_raw_fd()).map_err(|e| Failure::system(&e))?;
@@ -479,8 +487,18 @@ impl NicPort {
 
     /// Binds the socket of a queue whose client has mapped it, if it is not bound.
     fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let bound = self.queues.values().any(|q| q.socket.bound());
         let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
-        queue.socket.bind(None)?;
+        match queue.socket.bind(None) {
+            // It was down when it was asked for, or the socket had to be mapped first. The geometry stays: clients know it.
+            Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && !bound && settings().mode.is_none() => {
+                self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
+                self.geometry = Geometry::Aligned;
+                self.queues.values_mut().for_each(|q| q.socket.step_down());
+                return self.bind(i);
+            }
+            done => done?,
+        }
         self.multi_buffer |= queue.socket.multi_buffer();
         if queue.receiving {
             let _ = self.program.insert(i, queue.socket.as_raw_fd());

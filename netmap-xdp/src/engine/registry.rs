@@ -171,9 +171,9 @@ impl Ports {
             PortKey::Nic(k) => {
                 // Out of the map meanwhile: its siblings are asked for their sockets.
                 let mut port = self.nics.remove(k).ok_or_else(gone)?;
-                let sibling = |g: Geometry| {
+                let sibling = |g: Geometry, mode: Mode| {
                     let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region_id);
-                    here.map(|(_, p)| p).find_map(|p| p.sibling(g))
+                    here.map(|(_, p)| p).find_map(|p| p.sibling(g, mode))
                 };
                 let started = port.start(selection, region, &sibling);
                 self.queue_busy = started.is_err() && port.queue_busy();

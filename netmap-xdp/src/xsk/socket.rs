@@ -59,6 +59,9 @@ pub struct SocketPlan {
     pub tx_size: u32,
     /// How the driver is used.
     pub mode: Mode,
+    /// Whether to ask for frames of several buffers. A refusal stays with the registration, so without copying one socket
+    /// asks once; with copies nothing comes of it, and the socket asks again without.
+    pub several: bool,
 }
 
 /// Why a socket is not bound.
@@ -89,16 +92,6 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Makes and binds a socket. `sibling` is a bound socket of the same UMEM, if there is one. An interface that is down
-    /// yields an unbound socket, whose rings can be mapped already; see [`Socket::bind`].
-    pub fn open(umem: &Umem, plan: SocketPlan, sibling: Option<RawFd>) -> Result<Socket, BindError> {
-        let mut socket = Socket::unbound(umem, plan, sibling.is_none())?;
-        match socket.bind(sibling) {
-            Ok(()) | Err(BindError::Down) => Ok(socket),
-            Err(e) => Err(e),
-        }
-    }
-
     /// Makes a socket that is yet to be bound; with a registration of its own it can be in an XSKMAP before.
     pub fn unbound(umem: &Umem, plan: SocketPlan, register: bool) -> Result<Socket, BindError> {
         let fd = xdp::socket()?;
@@ -123,7 +116,8 @@ impl Socket {
         !matches!(Fill::map(self, Which::Fill, self.plan.rx_size), Err(QueueError::Taken))
     }
 
-    /// Binds a socket that is not bound yet; on one that is, nothing happens.
+    /// Binds a socket that is not bound yet; on one that is, nothing happens. `sibling` is a bound socket of the same UMEM, if
+    /// there is one.
     pub fn bind(&mut self, sibling: Option<RawFd>) -> Result<(), BindError> {
         if self.bound {
             return Ok(());
@@ -134,7 +128,12 @@ impl Socket {
         };
         let own = mode | libc::XDP_USE_NEED_WAKEUP;
         // With a sibling the flags are exactly XDP_SHARED_UMEM; mode, wakeup and fragments are the sibling's.
-        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { vec![own | XDP_USE_SG, own] };
+        let ladder = match (sibling, self.plan.several, self.plan.mode) {
+            (Some(_), ..) => vec![libc::XDP_SHARED_UMEM],
+            (None, false, _) => vec![own],
+            (None, true, Mode::ZeroCopy) => vec![own | XDP_USE_SG],
+            (None, true, _) => vec![own | XDP_USE_SG, own],
+        };
         let mut waited = Duration::ZERO;
         let mut step = 0;
         loop {
@@ -159,6 +158,11 @@ impl Socket {
                 _ => return Err(BindError::Other(refused)),
             }
         }
+    }
+
+    /// Lets a socket that is not bound yet be bound with copies.
+    pub fn step_down(&mut self) {
+        self.plan = SocketPlan { mode: Mode::Native, several: true, ..self.plan };
     }
 
     /// Whether it is bound.
