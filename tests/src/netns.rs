@@ -268,19 +268,24 @@ pub fn real_nics() -> Option<[&'static str; 2]> {
     Some([a, b])
 }
 
+/// The MTU of [`wire`]: `NMX_MTU`, else 1500.
+pub fn wire_mtu() -> u32 {
+    std::env::var("NMX_MTU").ok().and_then(|v| v.parse().ok()).unwrap_or(1500)
+}
+
 /// Two namespaces joined by the two interfaces of `NMX_NICS`, or by a veth pair.
 ///
 /// # Panics
 /// If that fails.
 pub fn wire() -> Pair {
-    let Some(names) = real_nics() else { return Veth::new().build() };
+    let Some(names) = real_nics() else { return Veth::new().mtu(wire_mtu()).build() };
     let [a, b] = names.map(|dev| {
         let mut ns = Namespace::new();
         ns.lend(dev);
         End { ns, dev }
     });
     for end in [&a, &b] {
-        end.set(&["mtu", "1500", "up"]);
+        end.set(&["mtu", &wire_mtu().to_string(), "up"]);
     }
     let pair = Pair { a, b };
     pair.wait_carrier();

@@ -18,7 +18,7 @@ use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
 use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
 use crate::xsk::{
     AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, is_our_program, mtu_that_fits,
+    clean_host_filter, is_our_program,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -329,12 +329,11 @@ impl NicPort {
         if self.queues.is_empty() {
             let _ = self.dev.refresh();
         }
-        let fits = mtu_that_fits(Geometry::Aligned);
-        let mtu = self.dev.mtu;
+        let (mtu, fits) = (self.dev.mtu, self.mtu_that_fits());
         let large = mtu > fits;
         if self.mode == Mode::ZeroCopy && large && self.queues.is_empty() && settings().mode.is_none() {
             self.step_down(format_args!(
-                "MTU {mtu} is above {fits}, and zero-copy with frames of several buffers is for who forces it"
+                "MTU {mtu} is above {fits}, the most that its driver is trusted to receive without copying"
             ));
         }
         let fresh = self.rings.kring(Dir::Rx, queue as u16, region).filter(sockets::is_fresh);
@@ -445,7 +444,7 @@ impl NicPort {
 
     /// Gives the kernel the buffers of a receive ring and steers its queue into it.
     fn receive(&mut self, i: u16, region: &Region) -> Result<(), Failure> {
-        let fits = mtu_that_fits(self.geometry);
+        let fits = self.mtu_that_fits();
         if self.dev.mtu > fits {
             if !self.multi_buffer {
                 return Err(Failure::mtu_too_large(&self.dev.name, self.dev.mtu, fits));

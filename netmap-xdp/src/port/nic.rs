@@ -453,12 +453,7 @@ impl Carrier for NicRx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
-        let before = k.hwtail();
         let received = self.receive(k);
-        if k.hwtail() == before && self.fill.needs_wakeup() && self.fill.waiting() != 0 {
-            // The driver ran dry before the buffers that wait now were published, and does not look by itself.
-            let _ = xdp::kick_rx(self.socket.as_raw_fd());
-        }
         released.and(received)
     }
 
