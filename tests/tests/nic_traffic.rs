@@ -4,8 +4,9 @@ mod nic_common;
 
 use libc::{EBUSY, EINVAL};
 use netmap_xdp::api::{Interest, NS_MOREFRAG, Port, wait_many};
-use netmap_xdp_tests::{Cmd, Daemons, Veth, c_program, cdylib, needs_root, wait_until, workspace};
+use netmap_xdp_tests::{Cmd, Daemons, End, Pair, Veth, c_program, cdylib, needs_root, wait_until, workspace};
 use nic_common::*;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -119,14 +120,57 @@ fn a_queue_that_nobody_bound_passes_to_the_host() {
     assert!(!a.wait(Interest::READ, Some(SECOND / 5)).unwrap().read || (0..2).all(|i| take(&mut a, i).is_empty()));
 }
 
+/// How many of `count` datagrams, sent at once from `from` to the `address` of `to`, its socket receives.
+fn datagrams(from: &End, to: &End, address: &str, count: usize) -> usize {
+    let socket = to.ns.run(|| UdpSocket::bind((address, 0)).unwrap());
+    socket.set_read_timeout(Some(SECOND / 2)).unwrap();
+    let target = socket.local_addr().unwrap();
+    from.ns.run(|| {
+        let sender = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // A host without a way out may hear of it: what arrives is what counts.
+        (0..count).for_each(|n| drop(sender.send_to(&n.to_be_bytes(), target)));
+    });
+    let mut bytes = [0; 64];
+    (0..count).take_while(|n| socket.recv(&mut bytes).is_ok_and(|len| bytes[..len] == n.to_be_bytes())).count()
+}
+
+/// A pair whose hosts know each other's hardware addresses, so that one way alone is enough to carry datagrams.
+fn acquainted() -> Pair {
+    let pair = Veth::new().queues(2).addresses("10.8.0.1/24", "10.8.0.2/24").build();
+    for (end, peer, address) in [(&pair.a, &pair.b, "10.8.0.2"), (&pair.b, &pair.a, "10.8.0.1")] {
+        let mac = peer.command("cat").arg(format!("/sys/class/net/{}/address", peer.dev)).run().expect_success().stdout;
+        let neighbour = ["neigh", "replace", address, "lladdr", mac.trim(), "nud", "permanent", "dev", end.dev];
+        end.command("ip").args(neighbour).run().expect_success();
+    }
+    pair
+}
+
 #[test]
 fn a_port_that_only_sends_leaves_receiving_to_the_host() {
     alone!();
-    let pair = Veth::new().queues(2).addresses("10.8.0.1/24", "10.8.0.2/24").build();
-    let b = open(&pair.b, "netmap:{}/T");
+    let pair = acquainted();
+    let to_host = || datagrams(&pair.a, &pair.b, "10.8.0.2", 50);
+    let from_host = || datagrams(&pair.b, &pair.a, "10.8.0.1", 50);
+    assert_eq!((to_host(), from_host()), (50, 50));
+    // All its transmit rings are netmap's: it takes nothing from its host, and gives it all it receives.
+    let all = open(&pair.b, "netmap:{}/T");
+    assert_eq!((to_host(), from_host()), (50, 0));
+    drop(all);
+    assert_eq!((to_host(), from_host()), (50, 50));
+    // One of two leaves it the other.
+    let one = open(&pair.b, "netmap:{}-1/T");
+    assert_eq!((to_host(), from_host()), (50, 50));
+    drop(one);
     assert_ping(&pair.a, "10.8.0.2");
-    assert_ping(&pair.b, "10.8.0.1");
-    drop(b);
+}
+
+#[test]
+fn a_port_that_only_sends_leaves_the_host_sending_by_setting() {
+    alone!("NETMAP_XDP_HOST_TX" = "pass");
+    let pair = acquainted();
+    let _all = open(&pair.b, "netmap:{}/T");
+    assert_eq!(datagrams(&pair.a, &pair.b, "10.8.0.2", 50), 50);
+    assert_eq!(datagrams(&pair.b, &pair.a, "10.8.0.1", 50), 50);
     assert_ping(&pair.a, "10.8.0.2");
 }
 
