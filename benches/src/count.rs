@@ -27,12 +27,12 @@ pub enum What {
 /// What a packet may cost at a batch of 64.
 const BUDGETS: [(What, &str, f64); 7] = [
     (What::Txsync, "NIC txsync", 137.0),
-    (What::Rxsync, "NIC rxsync", 132.0),
+    (What::Rxsync, "NIC rxsync", 145.0),
     (What::PipeTx, "pipe txsync", 56.0),
     (What::PipeRx, "pipe rxsync", 56.0),
-    (What::ValeTx, "VALE txsync, 60 bytes", 160.0),
+    (What::ValeTx, "VALE txsync, 60 bytes", 125.0),
     (What::ValeRx, "VALE rxsync, 60 bytes", 27.0),
-    (What::ValeLongTx, "VALE txsync, 1514 bytes", 350.0),
+    (What::ValeLongTx, "VALE txsync, 1514 bytes", 309.0),
 ];
 const BATCH: u32 = 64;
 /// Syncs before rings and caches of ours are in their steady state: several times around.

@@ -6,6 +6,7 @@
 //! at the clock cost by themselves is measured with a call that does nothing, and taken off.
 
 use crate::count::{What, instructions};
+use crate::machine::Calm;
 use crate::stats::Sample;
 use crate::{Effort, Reached};
 use netmap_xdp::index::next_slot;
@@ -14,8 +15,8 @@ use netmap_xdp::port::{PortRing, Synced};
 use netmap_xdp::ring::{Dir, Kring, KringPlace, NO_BUFFER, RingPlace};
 use netmap_xdp::shm::{Layout, Memory};
 use netmap_xdp::sync::{AtomicU32, AtomicU64, Ordering::*};
-use netmap_xdp::sys::{sealed_memfd, xdp::RingOffsets};
-use netmap_xdp::xsk::{Completion, Fill, Geometry, Queue, Rx, Tx};
+use netmap_xdp::sys::{BUF_SIZE, sealed_memfd, xdp::RingOffsets};
+use netmap_xdp::xsk::{Chunks, Completion, Fill, Geometry, Queue, Rx, Tx};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -60,17 +61,21 @@ impl Bench {
             let fd = sealed_memfd(c"bench", size as usize).expect("a memfd");
             Memory::map(&fd, size as usize, 0, true).expect("a mapping of a memfd")
         };
-        let layout = Layout::plan(2 * SLOTS, 64);
-        let (region, private) = (memfd(layout.size), memfd(KringPlace::size(SLOTS)));
+        let layout = Layout::plan(2 * SLOTS, BUF_SIZE, 64);
+        let (region, private) = (memfd(layout.size), memfd(KringPlace::size(SLOTS, 2 * SLOTS)));
         let rings = memfd(2 * RING_BYTES);
-        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 2 * SLOTS, dir, id: 0 };
-        let kring = Kring::attach(&region, place, &private, KringPlace { offset: 0 }).expect("rings that fit");
+        let (buffers_at, buf_size) = (layout.buffer(0), layout.buf_size);
+        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at, buffers: 2 * SLOTS, buf_size, dir, id: 0 };
+        let kring =
+            Kring::attach(&region, place, &private, KringPlace { offset: 0, room: 2 * SLOTS }).expect("rings that fit");
         kring.format();
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: false };
+        let geometry = Geometry::new(Chunks::Unaligned, BUF_SIZE).expect("a size of NICs");
+        let plan =
+            NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: false, always: false, busy: false };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).expect("a memfd"));
         let (first, second) = (offsets(0), offsets(1));
         let ok = "rings that fit";
@@ -241,16 +246,19 @@ pub fn run(effort: &Effort) -> Reached {
     let turns = if effort.quick { 2_000 } else { 20_000 };
     let per_ns = ticks::per_ns();
     let mut reached = true;
+    let mut calm = Calm::new(effort);
     for dir in [Dir::Tx, Dir::Rx] {
         for batch in BATCHES {
             let (bench, nothing) = (Bench::new(dir), Bench::new(dir));
             bench.turns(WARM, batch, layer_sync_of_interest);
             let mut ns = Sample::default();
             for _ in 0..effort.rounds() {
-                // Without packets, since nobody takes them.
-                let idle = mean_ticks(&nothing, turns, 0, no_sync);
-                let busy = mean_ticks(&bench, turns, batch, layer_sync_of_interest);
-                ns.add((busy - idle) / per_ns / f64::from(batch));
+                ns.add(calm.measure(None, || {
+                    // Without packets, since nobody takes them.
+                    let idle = mean_ticks(&nothing, turns, 0, no_sync);
+                    let busy = mean_ticks(&bench, turns, batch, layer_sync_of_interest);
+                    (busy - idle) / per_ns / f64::from(batch)
+                }));
             }
             let met = batch != GOAL_BATCH || ns.median() <= GOAL_NS;
             let what = if dir == Dir::Tx { What::Txsync } else { What::Rxsync };
@@ -260,6 +268,7 @@ pub fn run(effort: &Effort) -> Reached {
             reached &= met;
         }
     }
+    calm.report();
     reached
 }
 

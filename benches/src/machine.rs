@@ -1,8 +1,10 @@
 //! What the numbers were measured on, and the clocks.
 
+use crate::Effort;
 use netmap_xdp_tests::workspace;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// Prints processor, kernel and commit.
 pub fn describe() {
@@ -76,8 +78,49 @@ pub fn cpu_time() -> u64 {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// A run during which others took more of a processor than this is repeated, as long as there is patience.
+const QUIET: f64 = 0.10;
+/// For all runs that belong together.
+const PATIENCE: Duration = Duration::from_secs(18);
+
+/// Repeats runs during which others worked.
+pub struct Calm {
+    until: u64,
+    runs: usize,
+    disturbed: usize,
+}
+
+impl Calm {
+    /// Patience begins now; a short run has none.
+    pub fn new(effort: &Effort) -> Calm {
+        let patience = if effort.quick { 0 } else { PATIENCE.as_nanos() as u64 };
+        Calm { until: now() + patience, runs: 0, disturbed: 0 }
+    }
+
+    /// Does `run`, again while it was disturbed; `helper` as in [`Bystanders::watch`].
+    pub fn measure<T>(&mut self, helper: Option<u32>, mut run: impl FnMut() -> T) -> T {
+        self.runs += 1;
+        loop {
+            let bystanders = Bystanders::watch(helper);
+            let done = run();
+            let quiet = bystanders.share() <= QUIET;
+            if quiet || now() > self.until {
+                self.disturbed += usize::from(!quiet);
+                return done;
+            }
+        }
+    }
+
+    /// Says how many runs were disturbed all the same.
+    pub fn report(&self) {
+        if self.disturbed > 0 {
+            println!("  others were busy in {} of {} runs", self.disturbed, self.runs);
+        }
+    }
+}
+
 /// Processor time of the whole machine, to tell whether others worked while something was measured.
-pub struct Bystanders {
+struct Bystanders {
     start: [f64; 2],
     wall: u64,
     helper: Option<u32>,
@@ -85,12 +128,12 @@ pub struct Bystanders {
 
 impl Bystanders {
     /// Begins. `helper` is a child of ours that will not have ended by the end; those that have are known anyway.
-    pub fn watch(helper: Option<u32>) -> Bystanders {
+    fn watch(helper: Option<u32>) -> Bystanders {
         Bystanders { start: [busy(), known(helper)], wall: now(), helper }
     }
 
     /// Share of one processor that went to others since then: neither to us and our children nor to kernel threads.
-    pub fn share(&self) -> f64 {
+    fn share(&self) -> f64 {
         let others = (busy() - self.start[0]) - (known(self.helper) - self.start[1]);
         others.max(0.0) / ((now() - self.wall) as f64 * 1e-9)
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
 //! | `host` | TCP of a host through its host rings | the same without netmap |
+//! | `testpmd` | forwarding over veth | DPDK's testpmd on its AF_XDP port, from Debian |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
 //! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
 //! | `instructions` | instructions per packet, by callgrind: a guard that any machine can run | a budget |
@@ -11,7 +12,7 @@
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
-//! a ratio of two contenders of the same round. Needs root for `nic`, `host` and `preload`, which make network namespaces of their
+//! a ratio of two contenders of the same round. Needs root for `nic`, `testpmd`, `host` and `preload`, which make network namespaces of their
 //! own and delete them.
 
 mod bare;
@@ -24,6 +25,7 @@ mod nic;
 mod pairs;
 mod preload;
 mod stats;
+mod testpmd;
 mod wakeup;
 mod worker;
 
@@ -60,6 +62,11 @@ impl Effort {
         self.rounds.unwrap_or(if self.quick { 2 } else { 9 }).max(1)
     }
 
+    /// Rounds at most: with `--check`, a goal that is missed by no more than chance gets others.
+    fn most_rounds(&self) -> usize {
+        if self.check { 5 * self.rounds() } else { self.rounds() }
+    }
+
     /// How long one contender is measured in one round.
     fn window(&self) -> Duration {
         Duration::from_millis(if self.quick { 150 } else { 500 })
@@ -69,7 +76,9 @@ impl Effort {
 #[derive(Subcommand)]
 enum What {
     /// Sending, receiving and forwarding over veth
-    Nic,
+    Nic(nic::Choice),
+    /// Forwarding over veth, against DPDK's testpmd; installs it (Debian)
+    Testpmd,
     /// TCP of a host through its host rings
     Host,
     /// One sync per packet, without the kernel
@@ -105,17 +114,28 @@ fn main() -> ExitCode {
         Some(What::Worker(job)) => return worker::run(&job),
         Some(What::Count(count)) => return count::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
-        Some(What::Nic) => all(&effort, &[nic::run]),
-        Some(What::Host) => all(&effort, &[host::run]),
-        Some(What::Layer) => all(&effort, &[layer::run]),
-        Some(What::Preload) => all(&effort, &[preload::run]),
-        Some(What::Pipe) => all(&effort, &[memory::pipe]),
-        Some(What::Vale) => all(&effort, &[memory::vale]),
-        Some(What::Instructions) => all(&effort, &[count::run]),
-        Some(What::Wakeup) => all(&effort, &[wakeup::run]),
+        Some(What::Nic(choice)) => all(&effort, &[&|effort: &Effort| nic::some(effort, &choice)]),
+        Some(What::Testpmd) => all(&effort, &[&testpmd::run]),
+        Some(What::Host) => all(&effort, &[&host::run]),
+        Some(What::Layer) => all(&effort, &[&layer::run]),
+        Some(What::Preload) => all(&effort, &[&preload::run]),
+        Some(What::Pipe) => all(&effort, &[&memory::pipe]),
+        Some(What::Vale) => all(&effort, &[&memory::vale]),
+        Some(What::Instructions) => all(&effort, &[&count::run]),
+        Some(What::Wakeup) => all(&effort, &[&wakeup::run]),
         None => all(
             &effort,
-            &[layer::run, count::run, memory::pipe, memory::vale, wakeup::run, preload::run, nic::run, host::run],
+            &[
+                &layer::run,
+                &count::run,
+                &memory::pipe,
+                &memory::vale,
+                &wakeup::run,
+                &preload::run,
+                &nic::run,
+                &testpmd::run_if_installed,
+                &host::run,
+            ],
         ),
     };
     if effort.check && !reached {
@@ -125,7 +145,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn all(effort: &Effort, benches: &[fn(&Effort) -> Reached]) -> Reached {
+fn all(effort: &Effort, benches: &[&dyn Fn(&Effort) -> Reached]) -> Reached {
     machine::describe();
     // Every one runs, whatever the others say.
     benches.iter().filter(|bench| !bench(effort)).count() == 0

@@ -5,7 +5,7 @@
 //! also copies each packet, which is the least that a switch must do. Rates are the receiver's. What a switch's sender
 //! sends while the receiver's ring is full is lost, as in the original, and not counted.
 
-use crate::machine::{beside, cdylib, pair_of_cores};
+use crate::machine::{Calm, beside, cdylib, pair_of_cores};
 use crate::pairs::SHARED;
 use crate::stats::Sample;
 use crate::{Effort, Reached};
@@ -157,13 +157,16 @@ fn run(effort: &Effort, kind: &Kind) -> Reached {
     let mut reached = true;
     for scene in kind.scenes {
         let mut columns: [Sample; CONTENDERS.len()] = Default::default();
+        let mut calm = Calm::new(effort);
         for round in 0..effort.rounds() {
             for turn in 0..CONTENDERS.len() {
                 let i = (round + turn) % CONTENDERS.len();
-                columns[i].add(contend(&daemon, kind, scene, i, cores, effort.window(), &program));
+                let run = || contend(&daemon, kind, scene, i, cores, effort.window(), &program);
+                columns[i].add(calm.measure(None, run));
             }
         }
         reached &= show(scene, &columns);
+        calm.report();
     }
     let seal = sealed(&daemon, kind, cores, &program);
     println!("system calls of a busy pair: {}", if seal { "none" } else { "some, it was killed for them" });

@@ -13,18 +13,16 @@
 //! with its feeder it finds whole bursts, and the rate is that of both together; processor time there says little, since
 //! softirq work goes to whoever runs. Contenders take turns in every round, each in a process of its own.
 
-use crate::machine::{Bystanders, cdylib, now, pair_of_cores};
+use crate::machine::{Calm, cdylib, pair_of_cores};
 use crate::stats::Sample;
 use crate::{Effort, Reached};
+use clap::Args;
 use netmap_xdp_tests::{Cmd, Finished, Namespace, Running, compile_c, is_root, workspace};
+use std::path::Path;
 use std::time::Duration;
 
 /// The least share of the bare loop's rate that is good enough.
 const GOAL: f64 = 0.95;
-/// A run during which others took more of a processor than this is repeated, as long as there is time.
-const QUIET: f64 = 0.10;
-/// The time for a scene within which runs are repeated.
-const PATIENCE: Duration = Duration::from_secs(18);
 /// Of the paced feeder: below what anybody here can send.
 const PACE: u64 = 200_000;
 
@@ -47,8 +45,9 @@ struct Scene {
     rated: bool,
 }
 
+/// What loads a contender.
 #[derive(Clone, Copy)]
-enum Feed {
+pub enum Feed {
     /// Nothing: the contender is the sender.
     None,
     /// As fast as it goes, on the feeder's processor.
@@ -74,22 +73,33 @@ struct Column {
     cpu: Sample,
 }
 
+/// Which scenes.
+#[derive(Args)]
+pub struct Choice {
+    /// Only scenes with this in their title, such as `forward`
+    #[arg(long)]
+    only: Option<String>,
+}
+
+impl Column {
+    /// Its rate as a share of the bare loop's.
+    fn rate(&self, columns: &[Column]) -> Sample {
+        self.mpps.ratio_to(&columns[0].mpps)
+    }
+}
+
 /// The whole benchmark.
 pub fn run(effort: &Effort) -> Reached {
+    some(effort, &Choice { only: None })
+}
+
+/// Some scenes of it.
+pub fn some(effort: &Effort, choice: &Choice) -> Reached {
     if !is_root() {
         println!("\nnic: left out, since network namespaces need root");
         return false;
     }
-    let ns = Namespace::new();
-    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
-        let ip = |args: &[&str]| {
-            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
-        };
-        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
-        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
-        ip(&["link", "set", one, "up"]);
-        ip(&["link", "set", other, "up"]);
-    }
+    let ns = wires();
     let c_program = compile_c(&workspace().join("benches/c/nm-loops.c"), "nm-loops", &[]);
     let [feeder_core, core] = pair_of_cores();
     println!(
@@ -98,23 +108,21 @@ pub fn run(effort: &Effort) -> Reached {
         effort.window().as_millis()
     );
     let mut reached = true;
-    for scene in &SCENES {
+    let chosen = |scene: &&Scene| choice.only.as_deref().is_none_or(|only| scene.title.contains(only));
+    for scene in SCENES.iter().filter(chosen) {
         let feeder = feeder(&ns, scene.feed, [feeder_core, core]);
-        let (start, mut disturbed) = (now(), 0);
+        let mut calm = Calm::new(effort);
         let mut columns: [Column; 3] = Default::default();
         let mut mode = String::new();
-        for round in 0..effort.rounds() {
+        for round in 0..effort.most_rounds() {
+            if round >= effort.rounds() && columns.iter().all(|c| !scene.rated || c.rate(&columns).decided(GOAL)) {
+                break;
+            }
             for turn in 0..CONTENDERS.len() {
                 let i = (round + turn) % CONTENDERS.len();
-                let done = loop {
-                    let bystanders = Bystanders::watch(feeder.as_ref().map(Running::pid));
-                    let done = contend(&ns, CONTENDERS[i].1, scene, core, effort.window(), &c_program);
-                    let quiet = bystanders.share() <= QUIET;
-                    if quiet || effort.quick || now() - start > PATIENCE.as_nanos() as u64 {
-                        disturbed += usize::from(!quiet);
-                        break done;
-                    }
-                };
+                let done = calm.measure(feeder.as_ref().map(Running::pid), || {
+                    contend(&ns, CONTENDERS[i].1, scene, core, effort.window(), &c_program)
+                });
                 let field = |name| done.field(name).unwrap_or_else(|| panic!("no {name}: {done}")) as f64;
                 let packets = field("packets");
                 columns[i].mpps.add(packets / field("ns") * 1e3);
@@ -125,28 +133,41 @@ pub fn run(effort: &Effort) -> Reached {
             }
         }
         reached &= show(scene, &columns, &mode);
-        if disturbed > 0 {
-            println!("  others were busy in {disturbed} of {} runs", effort.rounds() * CONTENDERS.len());
-        }
+        calm.report();
     }
     reached
 }
 
+/// A namespace with the two pairs.
+pub fn wires() -> Namespace {
+    let ns = Namespace::new();
+    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
+        let ip = |args: &[&str]| {
+            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
+        };
+        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
+        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
+        ip(&["link", "set", one, "up"]);
+        ip(&["link", "set", other, "up"]);
+    }
+    ns
+}
+
 fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
     println!(
-        "{:<44} {:<18} {:<18} {:<16} ratio",
-        format!("{} ({mode})", scene.title),
+        "{:<54} {:<18} {:<18} {:<16} ratio",
+        format!("{} ({mode}), {} rounds", scene.title, columns[0].mpps.count()),
         "Mpps (min..max)",
         "ratio to bare",
         "CPU ns/packet"
     );
     let mut reached = true;
     for ((name, _), c) in CONTENDERS.iter().zip(columns) {
-        let rate = c.mpps.ratio_to(&columns[0].mpps);
+        let rate = c.rate(columns);
         let cpu = c.cpu.ratio_to(&columns[0].cpu);
         let met = !scene.rated || rate.median() >= GOAL;
         println!(
-            "  {name:<42} {:<18} {:<18} {:<16} {:.2}{}",
+            "  {name:<52} {:<18} {:<18} {:<16} {:.2}{}",
             c.mpps.show(2),
             rate.show(2),
             c.cpu.show(0),
@@ -158,14 +179,21 @@ fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
     reached
 }
 
-fn worker(ns: &Namespace, words: [&str; 3], core: usize, window: Duration) -> Cmd {
+/// One of the loops of this program.
+pub fn worker(ns: &Namespace, words: [&str; 3], core: usize, window: Duration) -> Cmd {
     let own = std::env::current_exe().expect("the path of this program");
     let (core, window) = (core.to_string(), window.as_millis().to_string());
     ns.command(own).env("NETMAP_XDP_LOG", "warn").arg("worker").args(words).args(["--core", &core, "--window", &window])
 }
 
+/// The C program under the preload.
+pub fn c_loop(ns: &Namespace, program: &Path, kind: &str, dev: &str, core: usize, window: Duration) -> Cmd {
+    let preload = ns.command(program).env("LD_PRELOAD", cdylib()).env("NETMAP_XDP_LOG", "warn");
+    preload.args([kind, dev, &core.to_string(), &window.as_millis().to_string()])
+}
+
 /// The sender that loads a scene; it ends when dropped.
-fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
+pub fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
     let core = if matches!(feed, Feed::SameCore) { cores[1] } else { cores[0] };
     let cmd = worker(ns, ["feed", "bare", "nmx0"], core, Duration::from_secs(3600));
     match feed {
@@ -175,20 +203,10 @@ fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
     }
 }
 
-fn contend(
-    ns: &Namespace,
-    how: How,
-    scene: &Scene,
-    core: usize,
-    window: Duration,
-    c_program: &std::path::Path,
-) -> Finished {
+fn contend(ns: &Namespace, how: How, scene: &Scene, core: usize, window: Duration, c_program: &Path) -> Finished {
     let cmd = match how {
         How::Worker(how) => worker(ns, [scene.kind, how, scene.dev], core, window),
-        How::C => {
-            let preload = ns.command(c_program).env("LD_PRELOAD", cdylib()).env("NETMAP_XDP_LOG", "warn");
-            preload.args([scene.kind, scene.dev, &core.to_string(), &window.as_millis().to_string()])
-        }
+        How::C => c_loop(ns, c_program, scene.kind, scene.dev, core, window),
     };
     cmd.timeout(window + Duration::from_secs(10)).run().expect_success()
 }

@@ -7,12 +7,14 @@
 mod chain;
 mod dispatcher;
 
-use libbpf_rs::{MapCore, Object, ObjectBuilder, OpenObject, PrintLevel};
+use libbpf_rs::{MapCore, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramType};
 use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp::sys::{Errno, Error, Fd, Level, duplicate, log};
-use netmap_xdp::xsk::loaded::{self, INJECTED, Loaded, MapFds, OBJECT, RULES, SOCKETS, VERDICTS, load_either};
+use netmap_xdp::xsk::loaded::{
+    self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either,
+};
 use netmap_xdp::xsk::program::needs;
-use netmap_xdp::xsk::{Inherited, Loader, Program};
+use netmap_xdp::xsk::{ClassifierPlan, Inherited, Loader, Program};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Once;
 
@@ -33,6 +35,27 @@ impl Loader for LibbpfLoader {
 
     fn load_chained(&self, queues: u32, priority: u32) -> Result<Box<dyn Program>, Error> {
         load_either(queues, |queues, name| Ok(chain::Chained::new(load(queues, name)?, name, priority)))
+    }
+
+    fn load_classifiers(&self, names: &[&str], plan: &ClassifierPlan) -> Result<Vec<Fd>, Error> {
+        quieten();
+        let unreadable = |e| failed("BPF_MAP_CREATE", &e);
+        let mut object = ObjectBuilder::default().open_memory(CLASSIFIERS).map_err(unreadable)?;
+        for mut map in object.maps_mut() {
+            let constants = map.initial_value_mut().filter(|v| v.len() == plan.len());
+            constants.ok_or_else(|| absent("constants"))?.copy_from_slice(plan);
+        }
+        for mut program in object.progs_mut() {
+            let wanted = program.name().to_str().is_some_and(|name| names.contains(&name));
+            program.set_autoload(wanted);
+            program.set_prog_type(ProgramType::SchedCls);
+        }
+        let object = object.load().map_err(|e| failed("BPF_PROG_LOAD", &e))?;
+        let find = |name: &&str| {
+            let program = object.progs().find(|p| p.name() == *name).ok_or_else(|| absent(name))?;
+            keep(&program)
+        };
+        names.iter().map(find).collect()
     }
 
     fn clean(&self, ifindex: u32) -> Result<bool, Error> {
@@ -61,7 +84,7 @@ fn open(queues: u32, name: &str) -> Result<OpenObject, Error> {
     let failed = |e| failed("BPF_MAP_CREATE", &e);
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
     for mut map in object.maps_mut() {
-        if map.name() == SOCKETS || map.name() == VERDICTS {
+        if [SOCKETS, VERDICTS, STAMPS].iter().any(|name| map.name() == *name) {
             map.set_max_entries(queues).map_err(failed)?;
         }
     }
@@ -80,6 +103,8 @@ fn load(queues: u32, name: &'static str) -> Result<Loaded, Error> {
         verdicts: map(&object, VERDICTS)?,
         injected: map(&object, INJECTED)?,
         rules: map(&object, RULES)?,
+        stamps: Some(map(&object, STAMPS)?),
+        scratch: Some(map(&object, SCRATCH)?),
         globals: map(&object, ".bss")?,
     };
     Loaded::new(keep(&program)?, maps)

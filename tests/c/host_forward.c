@@ -1,6 +1,6 @@
 /*
- * A firewall in the way of its own host: binds the NIC and its host rings at once, and lets every packet go on to the other
- * side by transparent forwarding (NR_FORWARD), but for UDP to one port.
+ * A firewall in the way of its own host: binds the NIC, with or without its host rings, and lets every packet go on to the
+ * other side by transparent forwarding (NR_FORWARD), but for UDP to one port.
  *
  *   host_forward PORT DROPPED_UDP_PORT
  *

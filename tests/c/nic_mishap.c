@@ -2,7 +2,8 @@
 /*
  * nic_mishap recv|send PORT...: receives, or sends 2000 frames a second by the first port, until POLLERR or SIGTERM. Says every
  * 50 ms how many frames it was and what processor time it took, and at the end how it ended. A port is an interface, or
- * DEV/0: one ring; DEV/^: host rings; DEV/+: all. All rings of a port count.
+ * DEV/0: one ring; DEV/^: host rings; DEV/+: all. All rings of a port count. Of what it receives it also says the sum, and the
+ * sum of squares, of the numbers that stand where UDP over IPv4 has its data: which frames came, and not just how many.
  */
 #include "nic_common.h"
 
@@ -36,11 +37,27 @@ bind_port(struct port *p, const char *what)
     open_port_as(p, name, reg);
 }
 
+#define UDP_DATA 42 /* after Ethernet, IPv4 and UDP headers */
+
+static uint64_t sum, squares;
+
+static void
+add(const struct netmap_ring *ring, uint32_t i)
+{
+    uint64_t number;
+
+    if (ring->slot[i].len < UDP_DATA + sizeof(number))
+        return;
+    memcpy(&number, NETMAP_BUF(ring, ring->slot[i].buf_idx) + UDP_DATA, sizeof(number));
+    sum += number;
+    squares += number * number;
+}
+
 static uint64_t
 receive(const struct port *p, uint32_t rings)
 {
     uint64_t n = 0;
-    uint32_t i;
+    uint32_t i, j;
 
     for (i = 0; i < rings; i++) {
         struct netmap_ring *ring = NETMAP_RXRING(p->nifp, i);
@@ -48,6 +65,8 @@ receive(const struct port *p, uint32_t rings)
         if (((char *)ring - (char *)p->nifp) == 0)
             continue; /* not bound */
         n += available(ring);
+        for (j = ring->head; j != ring->tail; j = nm_ring_next(ring, j))
+            add(ring, j);
         ring->head = ring->cur = ring->tail;
     }
     return n;
@@ -89,7 +108,8 @@ main(int argc, char **argv)
         }
         if (now() - told > 0.05) {
             told = now();
-            printf("count=%llu cpu_ms=%d\n", (unsigned long long)count, (int)(cpu_time() * 1000));
+            printf("count=%llu sum=%llu squares=%llu cpu_ms=%d\n", (unsigned long long)count,
+                (unsigned long long)sum, (unsigned long long)squares, (int)(cpu_time() * 1000));
             fflush(stdout);
         }
     }

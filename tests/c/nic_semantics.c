@@ -42,6 +42,45 @@ tx_cur_at_tail_waits_for_more_room(void)
     close_both();
 }
 
+/* How often, of 100 times, a slot has come back when the sync that sent it returns; it always has after the next ones. */
+static unsigned
+come_back_at_once(uint16_t flags)
+{
+    unsigned at_once = 0, i;
+
+    for (i = 0; i < 100; i++) {
+        uint32_t slot = tx(&a)->head, before = tx(&a)->tail, n = tx(&a)->num_slots;
+        double end;
+
+        CHECK((before + 1) % n == slot); /* nothing is under way */
+        put_frame(tx(&a), i, LEN);
+        tx(&a)->slot[slot].flags = flags;
+        CHECK(ioctl(a.fd, NIOCTXSYNC, NULL) == 0);
+        CHECK((tx(&a)->slot[slot].flags & NS_REPORT) == 0); /* taken */
+        at_once += tx(&a)->tail == slot;
+        for (end = now() + SOON * 1e-3; tx(&a)->tail != slot && now() < end;)
+            CHECK(ioctl(a.fd, NIOCTXSYNC, NULL) == 0);
+        CHECK(tx(&a)->tail == slot);
+        take_frames(&b, i, 1, LEN);
+    }
+    return at_once;
+}
+
+/* NS_REPORT: the sync that takes the slot also looks whether it was sent, as far as the kernel was so quick. */
+static void
+a_reported_slot_comes_back_with_its_own_sync(void)
+{
+    unsigned lazy, reported;
+
+    open_both();
+    lazy = come_back_at_once(0);
+    reported = come_back_at_once(NS_REPORT);
+    printf("at once: %u reported, %u not\n", reported, lazy);
+    CHECK(lazy == 0);
+    CHECK(reported > 0);
+    close_both();
+}
+
 /* Slots between head and cur stay the program's, and are no reason to wake up. */
 static void
 rx_slots_behind_cur_are_held(void)
@@ -448,6 +487,7 @@ main(int argc, char **argv)
 {
     static const struct scenario all[] = {
         SCENARIO(tx_cur_at_tail_waits_for_more_room),
+        SCENARIO(a_reported_slot_comes_back_with_its_own_sync),
         SCENARIO(rx_slots_behind_cur_are_held),
         SCENARIO(poll_for_packets_also_sends),
         SCENARIO(poll_does_not_send_when_told_so),

@@ -98,14 +98,24 @@ impl Drop for Namespace {
     }
 }
 
-/// Deletes a namespace, and ends the processes in it first, since they would keep it alive.
+/// The processes in a namespace.
+fn inside(name: &str) -> Vec<i32> {
+    let pids = Cmd::new("ip").args(["netns", "pids", name]).run().stdout;
+    pids.split_whitespace().filter_map(|p| p.parse().ok()).filter(|&pid| pid != std::process::id() as i32).collect()
+}
+
+/// Deletes a namespace, and ends the processes in it first, since they would keep it alive. A netmapd that puts an interface
+/// in order just now is there for a moment, and gone at a second look.
 fn remove(name: &str) {
-    let inside = Cmd::new("ip").args(["netns", "pids", name]).run();
-    for pid in inside.stdout.split_whitespace().filter_map(|p| p.parse::<i32>().ok()) {
-        if pid != std::process::id() as i32 {
-            // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
+    let mut there = inside(name);
+    wait_until(Duration::from_secs(1), || {
+        let now = inside(name);
+        there.retain(|pid| now.contains(pid));
+        there.is_empty()
+    });
+    for pid in there {
+        // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     let gone = Cmd::new("ip").args(["netns", "del", name]).run();
     if !gone.success() && Path::new(NETNS_DIR).join(name).exists() {
@@ -173,6 +183,14 @@ impl End {
     /// Changes the device: `ip link set dev DEV ...`.
     pub fn set(&self, change: &[&str]) {
         ip(&[&["-n", self.ns.name(), "link", "set", "dev", self.dev], change].concat());
+    }
+
+    /// How many want the device promiscuous.
+    pub fn promiscuity(&self) -> u32 {
+        let said = self.command("ip").args(["-d", "-j", "link", "show", "dev", self.dev]).run().expect_success().stdout;
+        let number = said.split_once("\"promiscuity\":").map(|(_, rest)| rest.trim_start());
+        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        number.and_then(|text| text[..end(text)].parse().ok()).expect("`ip -d` tells it")
     }
 
     /// The XDP program on the device.

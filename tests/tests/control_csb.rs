@@ -4,6 +4,7 @@ mod control_common;
 
 use control_common::*;
 use netmap_xdp::abi::*;
+use netmap_xdp::api::Port;
 use netmap_xdp_tests::wait_until;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -260,6 +261,69 @@ fn packets_cross_by_eventfds_in_every_mode() {
         let read = unsafe { libc::read(signals[3][1].as_raw_fd(), count.as_mut_ptr().cast(), 8) };
         assert_eq!(read, 8, "the receiver was notified");
     }
+}
+
+#[test]
+fn a_monitor_sees_what_the_loop_moves_and_no_kick_is_lost_over_it() {
+    let _turn = alone();
+    const ROUNDS: u32 = 20;
+    let (a, b, mut csb) = (Netmap::open(), Netmap::open(), Csb::new());
+    let reg_a = a.register("watched{1", NR_EXCLUSIVE, at(&mut csb.option())).unwrap();
+    let reg_b = b.register("watched}1", 0, 0).unwrap();
+    let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+    let signals: [OwnedFd; 2] = std::array::from_fn(|_| eventfd());
+    let mut eventfds = EventFds::new([[signals[0].as_raw_fd(), -1], [signals[1].as_raw_fd(), -1]]);
+    std::thread::scope(|scope| {
+        let options = at(&mut eventfds);
+        let a = &a;
+        let looping = scope.spawn(move || start(a, 0, options));
+        let send = |i: u32| {
+            tx.data(i, 0, 60).copy_from_slice(&[i as u8; 60]);
+            tx.slot(i).len = 60;
+            store(&csb.atok[0].cur, i + 1);
+            store(&csb.atok[0].head, i + 1);
+            if load(&csb.ktoa[0].kern_need_kick) != 0 {
+                kick(&signals[0]);
+            }
+            wait_until(SECONDS, || b.ioctl(NIOCRXSYNC, 0) == Ok(0) && rx.get().tail == i + 1)
+        };
+        assert!(wait_until(SECONDS, || load(&csb.ktoa[0].kern_need_kick) != 0), "the loop sleeps");
+        let done = (0..ROUNDS).all(|i| {
+            // Each round finds other monitors than the last one.
+            let mut monitor = Port::open("netmap:watched{1/t").unwrap();
+            let sent = send(i);
+            monitor.sync_rx().unwrap();
+            let ring = monitor.rx(0);
+            let mut seen = [0; 60];
+            ring.available() == 1 && ring.slot(0).unwrap().read_at(0, &mut seen) == 60 && sent && seen == [i as u8; 60]
+        });
+        stop(a).unwrap();
+        assert_eq!((looping.join().unwrap(), done), (Ok(()), true));
+    });
+}
+
+#[test]
+fn a_kick_that_the_program_forgets_costs_a_moment_and_no_packet() {
+    let _turn = alone();
+    let (a, b, mut csb) = (Netmap::open(), Netmap::open(), Csb::new());
+    let reg_a = a.register("unkicked{1", NR_EXCLUSIVE, at(&mut csb.option())).unwrap();
+    let reg_b = b.register("unkicked}1", 0, 0).unwrap();
+    let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+    let signals: [OwnedFd; 2] = std::array::from_fn(|_| eventfd());
+    let mut eventfds = EventFds::new([[signals[0].as_raw_fd(), -1], [signals[1].as_raw_fd(), -1]]);
+    std::thread::scope(|scope| {
+        let (options, a) = (at(&mut eventfds), &a);
+        let looping = scope.spawn(move || start(a, 0, options));
+        let served = (0..3).all(|i| {
+            let asleep = wait_until(SECONDS, || load(&csb.ktoa[0].kern_need_kick) != 0);
+            tx.slot(i).len = 60;
+            store(&csb.atok[0].cur, i + 1);
+            store(&csb.atok[0].head, i + 1);
+            asleep && wait_until(SECONDS, || b.ioctl(NIOCRXSYNC, 0) == Ok(0) && rx.get().tail == i + 1)
+        });
+        stop(a).unwrap();
+        assert_eq!((looping.join().unwrap(), served), (Ok(()), true));
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod control_common;
 use control_common::*;
 use netmap_xdp::abi::*;
 use netmap_xdp::client;
-use netmap_xdp_tests::{Veth, needs_root, wait_until};
+use netmap_xdp_tests::{Veth, needs_root, skip, wait_until};
 use std::time::Duration;
 
 const SIZE: usize = 8 << 20;
@@ -42,7 +42,7 @@ fn memory_that_cannot_be_a_region_is_refused() {
         (info(|i| i.nr_memsize <<= 20), libc::EOPNOTSUPP),
         (info(|i| i.nr_memsize = 4096), libc::ENOMEM),
         (info(|i| i.nr_ring_pool_objsize = 1 << 20), libc::EINVAL),
-        (info(|i| i.nr_buf_pool_objsize = 1500), libc::EINVAL),
+        (info(|i| i.nr_buf_pool_objsize = 65537), libc::EINVAL),
     ] {
         let fd = Netmap::open();
         assert_eq!(fd.register("ext{1", 0, at(&mut opt)).map(drop), Err(errno), "{opt:x?}");
@@ -125,6 +125,69 @@ fn private_memory_is_made_shared_in_its_place() {
         assert_eq!(((private as *mut u8).read(), ((place + SIZE) as *mut u8).read()), (1, 2));
         libc::munmap(private as *mut _, SIZE + 8192);
     }
+}
+
+/// Huge pages that are free while this lives; as many as there were before are left.
+struct HugePages(Option<String>);
+
+impl HugePages {
+    const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn free() -> u64 {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let line = text.lines().find(|l| l.starts_with("HugePages_Free:"));
+        line.and_then(|l| l.split_whitespace().nth(1)).map_or(0, |n| n.parse().unwrap())
+    }
+
+    /// `n` of them, reserved if need be and possible.
+    fn reserve(n: u64) -> Option<HugePages> {
+        if HugePages::free() >= n {
+            return Some(HugePages(None));
+        }
+        let before = std::fs::read_to_string(HugePages::COUNT).ok()?;
+        let count = before.trim().parse::<u64>().ok()? + n - HugePages::free();
+        std::fs::write(HugePages::COUNT, count.to_string()).ok()?;
+        let pages = HugePages(Some(before));
+        (HugePages::free() >= n).then_some(pages)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(HugePages::COUNT, before);
+        }
+    }
+}
+
+#[test]
+fn huge_pages_shared_or_private_carry_pipes_and_nics() {
+    needs_root!();
+    let _turn = alone();
+    // As many again are needed while private ones become shared.
+    let huge = 3 * SIZE as u64 / (2 << 20);
+    let Some(_pages) = HugePages::reserve(huge) else { skip!("the kernel gives no {huge} huge pages") };
+    let pair = Veth::new().build();
+    for sharing in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
+        let place = memory(SIZE, sharing | libc::MAP_HUGETLB);
+        let (a, b, nic) = (Netmap::open(), Netmap::open(), Netmap::open());
+        let reg_a = a.register("huge{1", 0, at(&mut extmem(place))).unwrap();
+        let reg_b = b.register("huge}1", 0, at(&mut extmem(place))).unwrap();
+        let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_tx_slots: 64, nr_rx_slots: 64, ..Default::default() };
+        let reg_nic = pair.a.ns.run(|| nic.register_as("veth0", body, at(&mut extmem(place)))).unwrap();
+        assert_eq!([reg_b.nr_mem_id, reg_nic.nr_mem_id], [reg_a.nr_mem_id; 2]);
+        for _ in 0..100 {
+            cross(place, [(&a, &reg_a), (&b, &reg_b)]);
+        }
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{place:x}-");
+        let mapping = maps.split_once(&start).map(|(_, rest)| rest).expect("it is still mapped");
+        let size = mapping.lines().find(|l| l.starts_with("KernelPageSize:")).unwrap();
+        assert_eq!(size.split_whitespace().nth(1), Some("2048"), "still huge pages: {size}");
+        drop((a, b, nic));
+        unmap(place);
+    }
+    pair.assert_no_xdp();
 }
 
 #[test]

@@ -173,6 +173,81 @@ fn a_nic_sends_from_offsets_and_receives_behind_them() {
 }
 
 #[test]
+fn host_rings_have_offsets_both_ways_and_slots_that_share_a_buffer() {
+    needs_root!();
+    let _turn = alone();
+    let pair = Veth::new().addresses("10.56.0.1/24", "10.56.0.2/24").build();
+    let fd = Netmap::open();
+    let body = nmreq_register { nr_mode: NR_REG_SW, nr_tx_slots: 16, nr_rx_slots: 16, ..Default::default() };
+    let mut opt = nmreq_opt_offsets { nro_min_gap: 512, ..offsets(1536, 100, 16) };
+    let reg = pair.a.ns.run(|| fd.register_as("veth0", body, at(&mut opt))).unwrap();
+    assert_eq!(opt.nro_opt.nro_status, 0);
+    let nifp = fd.map(&reg);
+    let (tx, rx) = (nifp.tx(nifp.get().ni_tx_rings), nifp.rx(nifp.get().ni_rx_rings));
+    assert_eq!((rx.get().offset_mask, rx.slot(3).ptr, tx.slot(3).ptr), (0xffff, 100, 100));
+    let n = rx.get().num_slots;
+    let buffers: Vec<u32> = (0..n).map(|i| rx.slot(i).buf_idx).collect();
+    // What is released gets a quarter of a buffer: 512 bytes, as many as the gap.
+    let mut places: Vec<(u32, u64)> = buffers.iter().map(|&idx| (idx, 100)).collect();
+    let share = |i: u32| (buffers[i as usize / 4], u64::from(i % 4) * 512);
+    let peer = std::net::SocketAddr::from(([10, 56, 0, 2], 9));
+    let socket = pair.a.ns.run(|| std::net::UdpSocket::bind("10.56.0.1:0").unwrap());
+    let neighbour = ["neigh", "replace", "10.56.0.2", "lladdr", "02:00:00:00:00:99", "dev", "veth0"];
+    pair.a.command("ip").args(neighbour).run().expect_success();
+    let text = |len: usize| -> Vec<u8> { (0..len).map(|b| (b * 31 + len) as u8).collect() };
+    // The longer ones take two and three slots.
+    for len in [10, 400, 470, 471, 900, 1400].repeat(10) {
+        socket.send_to(&text(len), peer).unwrap();
+        let (mut frame, mut there) = (Vec::new(), false);
+        let arrived = wait_until(Duration::from_secs(10), || {
+            fd.ioctl(NIOCRXSYNC, 0).unwrap();
+            while rx.get().head != rx.get().tail {
+                let i = rx.get().head;
+                let slot = rx.slot(i);
+                assert_eq!((slot.buf_idx, slot.ptr), places[i as usize]);
+                assert!(slot.len <= 512, "the gap");
+                frame.extend_from_slice(rx.data(i, slot.ptr as usize, slot.len.into()));
+                if slot.flags & NS_MOREFRAG == 0 {
+                    let whole = std::mem::take(&mut frame);
+                    let ours = whole.len() > 42 && whole[23] == 17 && whole[36..38] == [0, 9];
+                    there |= ours && whole[42..] == text(len);
+                }
+                places[i as usize] = share(i);
+                (slot.buf_idx, slot.ptr, slot.flags) = (share(i).0, share(i).1, NS_BUF_CHANGED);
+                rx.give((i + 1) % n);
+            }
+            there
+        });
+        assert!(arrived, "{len}");
+    }
+    // To the host: from the offset of the slot, and nothing that would reach beyond the buffer.
+    let listener = pair.a.ns.run(|| std::net::UdpSocket::bind("10.56.0.1:7777").unwrap());
+    listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mac: Vec<u8> = {
+        let text = pair.a.command("cat").arg("/sys/class/net/veth0/address").run().expect_success().stdout;
+        text.trim().split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect()
+    };
+    let mut out = mac;
+    out.extend([2, 0, 0, 0, 0, 0x99, 8, 0, 0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0, 10, 56, 0, 2, 10, 56, 0, 1]);
+    let sum: u32 = out[14..34].chunks(2).map(|p| u32::from(u16::from_be_bytes([p[0], p[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    out[24..26].copy_from_slice(&sum.to_be_bytes());
+    out.extend([0x11, 0x11, 0x1e, 0x61, 0, 13, 0, 0]);
+    out.extend(b"hello");
+    for (i, ptr) in [(0, 1536u64), (1, 0), (2, 1001)] {
+        *tx.slot(i) = netmap_slot { ptr, len: if i == 1 { 2049 } else { out.len() as u16 }, ..*tx.slot(i) };
+        tx.data(i, ptr as usize, out.len()).copy_from_slice(&out);
+    }
+    tx.give(3);
+    fd.ioctl(NIOCTXSYNC, 0).unwrap();
+    for _ in 0..2 {
+        let mut got = [0; 64];
+        let n = listener.recv(&mut got).unwrap();
+        assert_eq!(&got[..n], b"hello");
+    }
+}
+
+#[test]
 fn all_of_it_holds_through_netmapd_too() {
     again_through_netmapd();
 }

@@ -65,6 +65,37 @@ fn a_nic_stays_attached_until_another_process_detaches_it() {
 }
 
 #[test]
+fn a_nic_receives_what_is_for_others_while_it_is_attached() {
+    needs_root!();
+    let (pair, daemons) = (Veth::new().build(), Daemons::new());
+    let daemon = daemons.start(&[]);
+    done(&pair, &daemons, &["-a", "vale0:veth0"]);
+    assert_eq!(pair.a.promiscuity(), 1);
+    done(&pair, &daemons, &["-d", "vale0:veth0"]);
+    assert_eq!(pair.a.promiscuity(), 0);
+    done(&pair, &daemons, &["-a", "vale0:veth0"]);
+    assert_eq!(pair.a.promiscuity(), 1);
+    kill(daemon);
+    assert!(wait_until(SOON, || pair.a.promiscuity() == 0), "the dead still listens");
+}
+
+#[test]
+fn a_nic_that_a_program_binds_receives_what_is_for_others_only_by_setting() {
+    needs_root!();
+    let pair = Veth::new().build();
+    for (setting, want) in [("auto", 0), ("on", 1), ("off", 0)] {
+        let command = pair.a.command(tool("pkt-gen")).env("NETMAP_XDP_ENGINE", "embedded");
+        let command = command.env("NETMAP_XDP_PROMISC", setting).args(["-i", "netmap:veth0", "-f", "rx", "-w", "0"]);
+        let holder = command.spawn();
+        pair.a.wait_xdp(SOON);
+        assert!(wait_until(SOON, || pair.a.promiscuity() == want), "{setting}");
+        kill(holder);
+        assert!(wait_until(SOON, || pair.a.promiscuity() == 0), "{setting}: the dead still listens");
+        pair.a.assert_no_xdp();
+    }
+}
+
+#[test]
 fn attaching_again_and_again_leaves_no_descriptor_behind() {
     needs_root!();
     let (pair, daemons) = (Veth::new().build(), Daemons::new());

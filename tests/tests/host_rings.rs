@@ -1,6 +1,6 @@
 //! Host rings: a network stack goes on working through a program that stands between it and its NIC.
 
-use netmap_xdp::api::{Interest, NS_MOREFRAG, Port};
+use netmap_xdp::api::{Builder, Interest, NS_MOREFRAG, Port, Steering};
 use netmap_xdp::client::settled;
 use netmap_xdp_tests::{Cmd, End, Pair, Running, Veth, compile_c, needs_root, tool, wait_until, workspace};
 use std::io::{Read, Write};
@@ -212,12 +212,30 @@ fn several_host_rings_share_the_work() {
     }
 }
 
-fn forward(pair: &Pair, program: &Path, mode: &str) -> Running {
-    let mut program = pair.a.command(program).preload().env("NETMAP_XDP_MODE", mode).args(["netmap:veth0*", "777"]);
-    program = program.env("NETMAP_XDP_LOG", "warn");
-    let mut running = program.spawn();
+/// The firewall of `tests/c` that drops what belongs to port 777, between `ports`.
+fn firewall(pair: &Pair, program: &Path, mode: &str, ports: &[&str]) -> Running {
+    let program = pair.a.command(program).preload().env("NETMAP_XDP_MODE", mode).args(ports).arg("777");
+    let mut running = program.env("NETMAP_XDP_LOG", "warn").spawn();
     running.wait_for("ready", START);
     running
+}
+
+/// A socket of UDP that does not wait for long.
+fn udp(end: &End, at: &str) -> UdpSocket {
+    let socket = end.ns.run(|| UdpSocket::bind(at).unwrap());
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket
+}
+
+/// Knocks at two ports of `a`, of which one is shut.
+fn one_port_is_shut(pair: &Pair) {
+    let [from, open, shut] = [(&pair.b, "10.55.0.2:0"), (&pair.a, "10.55.0.1:776"), (&pair.a, "10.55.0.1:777")]
+        .map(|(end, at)| udp(end, at));
+    for port in [776, 777] {
+        from.send_to(b"knock", ("10.55.0.1", port)).unwrap();
+    }
+    assert_eq!(open.recv(&mut [0; 16]).unwrap(), 5);
+    assert!(shut.recv(&mut [0; 16]).is_err(), "the dropped port was reached");
 }
 
 #[test]
@@ -227,24 +245,127 @@ fn transparent_forwarding_carries_a_host_and_a_c_program_drops_what_it_likes() {
     let program = compile_c(&workspace().join("tests/c/host_forward.c"), "host_forward", &[]);
     for mode in MODES {
         let pair = hosts();
-        let mut running = forward(&pair, &program, mode);
         works(&pair);
-        let socket = |end: &End, at: &str| {
-            let s = end.ns.run(|| UdpSocket::bind(at).unwrap());
-            s.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            s
-        };
-        let (from, open, shut) =
-            (socket(&pair.b, "10.55.0.2:0"), socket(&pair.a, "10.55.0.1:776"), socket(&pair.a, "10.55.0.1:777"));
-        for port in [776, 777] {
-            from.send_to(b"knock", ("10.55.0.1", port)).unwrap();
-        }
-        assert_eq!(open.recv(&mut [0; 16]).unwrap(), 5);
-        assert!(shut.recv(&mut [0; 16]).is_err(), "the dropped port was reached");
+        let mut running = firewall(&pair, &program, mode, &["netmap:veth0*"]);
+        works(&pair);
+        one_port_is_shut(&pair);
         running.signal(libc::SIGTERM);
         let done = running.wait(START).expect_success();
         assert_eq!(done.field("dropped"), Some(1), "{done}");
         assert!(done.field("nic") > Some(10) && done.field("host") > Some(10), "{done}");
+        assert_nothing_is_left(&pair);
+    }
+}
+
+#[test]
+fn marked_packets_go_up_from_the_nic_rings_alone_and_the_host_sends_by_the_nic() {
+    needs_root!();
+    let _turn = alone();
+    let program = compile_c(&workspace().join("tests/c/host_forward.c"), "host_forward", &[]);
+    for mode in MODES {
+        let pair = hosts();
+        let mut running = firewall(&pair, &program, mode, &["netmap:veth0"]);
+        // The way up is made when the program first asks for packets.
+        assert!(wait_until(START, || links(&pair.a).contains("netmap")), "{}", running.stderr());
+        works(&pair);
+        one_port_is_shut(&pair);
+        running.signal(libc::SIGTERM);
+        let done = running.wait(START).expect_success();
+        assert_eq!(done.field("dropped"), Some(1), "{done}");
+        assert!(done.field("nic") > Some(10) && done.field("host") == Some(0), "{done}");
+        assert_nothing_is_left(&pair);
+    }
+}
+
+#[test]
+fn every_packet_goes_up_where_whoever_starts_the_program_wants_it() {
+    needs_root!();
+    let _turn = alone();
+    let pair = hosts();
+    let command = pair.a.command(tool("pkt-gen")).env("NETMAP_XDP_FORWARD", "all");
+    let mut running = command.args(["-i", "netmap:veth0", "-f", "rx", "-w", "0"]).spawn();
+    assert!(wait_until(START, || links(&pair.a).contains("netmap")), "{}", running.stderr());
+    works(&pair);
+    running.signal(libc::SIGINT);
+    let done = running.wait(START).expect_success();
+    assert!(!done.stdout.contains("Received 0 packets"), "{done}");
+    assert_nothing_is_left(&pair);
+}
+
+#[test]
+fn a_firewall_of_two_descriptors_carries_a_host_but_for_one_port() {
+    needs_root!();
+    let _turn = alone();
+    let program = compile_c(&workspace().join("tests/c/host_firewall.c"), "host_firewall", &[]);
+    for mode in MODES {
+        let pair = hosts();
+        works(&pair);
+        let mut running = firewall(&pair, &program, mode, &["netmap:veth0", "netmap:veth0^"]);
+        works(&pair);
+        one_port_is_shut(&pair);
+        running.signal(libc::SIGTERM);
+        let done = running.wait(START).expect_success();
+        assert_eq!(done.field("dropped"), Some(1), "{done}");
+        assert!(done.field("in") > Some(10) && done.field("out") > Some(10), "{done}");
+        assert_nothing_is_left(&pair);
+    }
+}
+
+/// Whether `a` gets a frame out of its NIC: to an address whose neighbour it knows.
+fn gets_out(pair: &Pair) -> bool {
+    let far = udp(&pair.b, "10.55.0.2:0");
+    let near = udp(&pair.a, "10.55.0.1:0");
+    let _ = near.send_to(b"out", far.local_addr().unwrap());
+    far.recv(&mut [0; 16]).is_ok()
+}
+
+#[test]
+fn nothing_of_the_host_leaves_by_a_nic_that_is_netmaps_alone() {
+    needs_root!();
+    let _turn = alone();
+    let pair = hosts();
+    still(&pair);
+    assert!(gets_out(&pair));
+    let open = |name: &str| pair.a.ns.run(|| Port::open(name).unwrap());
+    let nic = open("netmap:veth0");
+    assert!(!gets_out(&pair));
+    let mut host = open("netmap:veth0^");
+    assert!(!gets_out(&pair), "the packet was to stop at the ring");
+    assert!(pair.a.ns.run(|| !gather(&mut host, b"out", 1).is_empty()));
+    drop(host);
+    assert!(!gets_out(&pair));
+    drop(nic);
+    assert!(gets_out(&pair));
+    // Who only listens leaves the host its voice, as rules do.
+    let listener = open("netmap:veth0/R");
+    assert!(gets_out(&pair));
+    drop(listener);
+    let rules = Steering::parse("udp port 53 -> netmap; default host").unwrap();
+    let steered = pair.a.ns.run(|| Builder::new("netmap:veth0").steer(rules).open().unwrap());
+    assert!(gets_out(&pair));
+    pair.a.ns.run(|| steered.steer(None).unwrap());
+    assert!(!gets_out(&pair));
+    drop(steered);
+    assert_nothing_is_left(&pair);
+}
+
+#[test]
+fn a_host_keeps_its_voice_by_setting_and_gets_it_back_after_a_kill() {
+    needs_root!();
+    let _turn = alone();
+    for mode in MODES {
+        let pair = hosts();
+        still(&pair);
+        for (setting, out) in [("auto", false), ("pass", true)] {
+            let command =
+                pair.a.command(tool("pkt-gen")).env("NETMAP_XDP_MODE", mode).env("NETMAP_XDP_HOST_TX", setting);
+            let mut holder = command.args(["-i", "netmap:veth0", "-f", "rx", "-w", "0"]).spawn();
+            assert!(wait_until(START, || pair.a.xdp().is_some()), "it is not bound");
+            assert!(wait_until(Duration::from_secs(5), || gets_out(&pair) == out), "{mode} {setting}");
+            holder.signal(libc::SIGKILL);
+            holder.wait(START);
+            assert!(wait_until(Duration::from_secs(5), || gets_out(&pair)), "{mode} {setting}: cut off by the dead");
+        }
         assert_nothing_is_left(&pair);
     }
 }

@@ -3,10 +3,12 @@
 
 mod nic_common;
 
+use netmap_xdp::api::{Interest, Port};
 use netmap_xdp_tests::{Cmd, End, Finished, Veth, c_program, needs_root, wait_until};
 use nic_common::*;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -71,6 +73,39 @@ fn a_version_that_is_not_understood() {
     for version in ["11", "12", "13", "14", "15"] {
         assert_eq!(result(&register(&pair.a, &["-l", "-v", version, "veth0"], &[])), "ok", "NIOCREGIF {version}");
     }
+}
+
+#[test]
+fn an_mtu_that_does_not_fit_a_buffer_is_refused_where_frames_must_be_whole() {
+    needs_root!();
+    let pair = Veth::new().build();
+    pair.a.set(&["mtu", "3000"]);
+    // The kernel that has no frames of several buffers is imitated; this one has them.
+    let whole = [("NETMAP_XDP_FRAGS", "off")];
+    refused(&pair.a, &["veth0"], &whole, "EINVAL", &["veth0", "MTU 3000", "does not fit", "mtu 2030"]);
+    assert_eq!(result(&register(&pair.a, &["veth0"], &[])), "ok");
+    pair.a.set(&["mtu", "1500"]);
+    assert_eq!(result(&register(&pair.a, &["veth0"], &whole)), "ok");
+}
+
+#[test]
+fn a_port_that_failed_is_to_be_closed_by_all_before_it_is_bound_again() {
+    needs_root!();
+    let pair = Veth::new().build();
+    let open = || pair.a.ns.run(|| Port::open("netmap:veth0"));
+    let mut port = open().unwrap();
+    let id = pair.a.xdp().expect("our program").id.to_string();
+    Cmd::new(c_test("xdp_detach")).arg(id).run().expect_success();
+    let failed = wait_until(Duration::from_secs(10), || {
+        port.wait(Interest::READ, Some(Duration::from_millis(100))).is_ok_and(|ready| ready.error)
+    });
+    assert!(failed);
+    let refused = open().map(drop).unwrap_err();
+    assert_eq!(refused.errno, libc::ENXIO, "{refused}");
+    assert!(refused.message.contains("close what still has netmap:veth0 open"), "{refused}");
+    drop(port);
+    drop(open().unwrap());
+    pair.a.assert_no_xdp();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod nic_common;
 
-use netmap_xdp::api::{Interest, Port, wait_many};
+use netmap_xdp::api::{DropReason, Interest, Port, wait_many};
 use netmap_xdp_tests::{Pair, Veth};
 use nic_common::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -62,7 +62,8 @@ fn send(port: &mut Port, count: u64, most: usize, received: &AtomicU64) {
     }
 }
 
-fn forward(from: &mut Port, to: &mut Port, stop: &AtomicBool) {
+/// Forwards until it is to stop; returns what was dropped at either port.
+fn forward(from: &mut Port, to: &mut Port, stop: &AtomicBool) -> [Vec<DropReason>; 2] {
     while !stop.load(Relaxed) {
         let ready = wait_many(&mut [(from, Interest::READ), (to, Interest::default())], Some(SECOND / 20));
         assert!(!ready.unwrap().iter().any(|r| r.error));
@@ -76,6 +77,7 @@ fn forward(from: &mut Port, to: &mut Port, stop: &AtomicBool) {
         drop((rx, tx));
         to.sync_tx().unwrap();
     }
+    [from.drops(), to.drops()]
 }
 
 fn receive(port: &mut Port, count: u64, most: usize, received: &AtomicU64) {
@@ -110,13 +112,19 @@ fn forwarded(mtu: u32, count: u64) {
     let most = mtu as usize + 14;
     let start = Instant::now();
     std::thread::scope(|scope| {
-        scope.spawn(|| forward(&mut inner, &mut outer, &stop));
+        let forwarder = scope.spawn(|| forward(&mut inner, &mut outer, &stop));
         scope.spawn(|| send(&mut source, count, most, &received));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             receive(&mut sink, count, most, &received);
         }));
         stop.store(true, Relaxed);
         if let Err(why) = done {
+            // A drop that somebody counted, on the way or in a socket, or a loss of ours?
+            for end in [&left.a, &left.b, &right.a, &right.b] {
+                let counters = end.command("ip").args(["-s", "-s", "link", "show", "dev", end.dev]).run();
+                println!("{}", counters.stdout);
+            }
+            println!("dropped while forwarding: {:?}", forwarder.join());
             received.store(u64::MAX / 2, Release);
             std::panic::resume_unwind(why);
         }

@@ -2,14 +2,20 @@
 
 mod nic_common;
 
-use netmap_xdp_tests::{Cmd, Daemons, End, Pair, Running, Veth, compile_c, needs_root, wait_until, workspace};
+use netmap_xdp_tests::{
+    Cmd, Daemons, End, Namespace, Pair, Running, Veth, compile_c, needs_root, wait_until, workspace,
+};
 use nic_common::*;
 
 const NAMES: [&str; 2] = ["generic-receive-offload", "rx-vlan-offload"];
 
 /// Whether GRO and VLAN stripping are on.
 fn offloads(end: &End) -> [bool; 2] {
-    let all = end.command("ethtool").args(["-k", end.dev]).run().expect_success().stdout;
+    features(end.command("ethtool"), end.dev)
+}
+
+fn features(ethtool: Cmd, dev: &str) -> [bool; 2] {
+    let all = ethtool.args(["-k", dev]).run().expect_success().stdout;
     NAMES.map(|name| all.lines().find(|l| l.starts_with(&format!("{name}:"))).is_some_and(|l| l.contains(": on")))
 }
 
@@ -69,6 +75,34 @@ fn offloads_stay_off_for_a_program_that_outlives_netmapd_and_are_restored_after_
         }
         die(running, libc::SIGKILL);
         become_on(&pair);
+    }
+}
+
+#[test]
+fn offloads_of_an_interface_that_was_moved_are_restored_where_it_is_now() {
+    needs_root!();
+    let program = compile_c(&workspace().join("tests/c/nic_mishap.c"), "nic_mishap_moved", &[]);
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        // In both of the others the interface gets another index.
+        let (pair, first, second) = (pair(), Namespace::new(), Namespace::new());
+        for ns in [&first, &second] {
+            let taken = ["link", "add", "taken", "type", "veth", "peer", "name", "too"];
+            Cmd::new("ip").args(["-n", ns.name()]).args(taken).run().expect_success();
+        }
+        let embedded = pair.a.command(&program).preload().env("NETMAP_XDP_ENGINE", "embedded");
+        let running = holder(embedded.env("NETMAP_XDP_MODE", "generic"));
+        assert_eq!(offloads(&pair.a), [false; 2]);
+        pair.a.set(&["netns", first.name()]);
+        // Whoever restores them follows, and is to see the next move from there.
+        let followed = || !Cmd::new("ip").args(["netns", "pids", first.name()]).run().stdout.is_empty();
+        assert!(wait_until(SOON, followed), "nobody follows");
+        Cmd::new("ip")
+            .args(["-n", first.name(), "link", "set", "veth0", "netns", second.name()])
+            .run()
+            .expect_success();
+        let moved = || features(second.command("ethtool"), "veth0");
+        die(running, signal);
+        assert!(wait_until(SOON, || moved() == [true; 2]), "not restored: {:?}", moved());
     }
 }
 

@@ -27,6 +27,7 @@ macro_rules! scenarios {
 
 scenarios! {
     tx_cur_at_tail_waits_for_more_room
+    a_reported_slot_comes_back_with_its_own_sync
     rx_slots_behind_cur_are_held
     poll_for_packets_also_sends
     poll_does_not_send_when_told_so

@@ -39,11 +39,13 @@ fn a_held_nic_port_is_told_with_its_holder_and_its_buffers() {
     assert_eq!(port["holders"][0]["pid"], held.pid());
     assert_eq!(port["holders"][0]["comm"], "daemon_fds");
     let rx = port["rings"].as_array().unwrap().iter().find(|r| r["dir"] == "rx").expect("a receive ring");
-    assert_eq!((&rx["id"], &rx["users"], &rx["kernel"]), (&1.into(), &1.into(), &rx["slots"]));
+    let slots = rx["slots"].as_u64().unwrap();
+    assert_eq!((&rx["id"], &rx["users"], &rx["kernel"]), (&1.into(), &1.into(), &(slots - 1).into()));
     let region = &now["regions"][0];
-    let parts = ["free", "slots", "kernel", "extra", "private", "missing"].map(|p| region[p].as_u64().unwrap());
+    let parts =
+        ["free", "slots", "kernel", "spare", "extra", "private", "missing"].map(|p| region[p].as_u64().unwrap());
     assert_eq!(Some(parts.iter().sum()), region["buffers"].as_u64(), "{region}");
-    assert_eq!(region["kernel"], rx["slots"]);
+    assert_eq!((&region["kernel"], &region["spare"]), (&(slots - 1).into(), &(slots + 1).into()));
     let text = nmx(&pair.a, &daemons, &["status"]).expect_success().stdout;
     assert!(text.contains("veth0: nic, native, region 1") && text.contains("rx 1"), "{text}");
 }

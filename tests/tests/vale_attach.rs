@@ -257,6 +257,8 @@ fn who_may_not_be_attached_or_bound_is_told_why() {
     for name in ["netmap:{}", "netmap:{}^", "netmap:{}*", "netmap:{}-0", "vale0:{}", "netmap:{}/r"] {
         assert_eq!(errno(try_open(a, name)), libc::EBUSY, "{name}");
     }
+    let busy = try_open(a, "netmap:{}").map(drop).unwrap_err();
+    assert!(busy.message.contains("it belongs to vale0:veth0; detach it there"), "{busy}");
     assert_eq!(at(a, || control::info("vale0:veth0")).unwrap().shape.tx_rings, 1);
     assert!(try_attach("vale0:veth0").unwrap_err().message.contains("in use"));
     assert_eq!(at(a, || errno(control::detach("veth0"))), libc::EINVAL);

@@ -3,11 +3,11 @@
 use super::{DropReason, Error, Interest, Ready, RingCounters, RxRing, TxRing};
 use crate::abi::{NR_ACCEPT_VNET_HDR, NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::client::{self, Binding, Bound};
-use crate::ctl::{Failure, PortKind, Register, Spec};
+use crate::ctl::{Extmem, Failure, Offsets, Pools, PortKind, Register, Spec};
 use crate::ring::{Dir, Drop, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, link_state};
-use crate::sys::xdp;
+use crate::sys::{Errno, map_whole_file, xdp};
 use crate::xsk::Steering;
 use smallvec::SmallVec;
 use std::ops::Deref;
@@ -22,14 +22,42 @@ pub struct Builder {
     rx_slots: u32,
     flags: u64,
     steering: Option<Steering>,
+    mem_id: u16,
+    offsets: Option<(u32, u32)>,
 }
 
 impl Builder {
     /// `name` as netmap programs take it: `netmap:eth0` (all queues), `netmap:eth0-1` (one), `netmap:eth0^`
     /// (its host rings), `netmap:eth0*` (both, host rings last), with `/R` (receive only), `/T`
-    /// (transmit only), `/x` (exclusive), `@conf:slots=512` and so on.
+    /// (transmit only), `/x` (exclusive), and any of `@ID` (the region of that memory id), `@share=NAME` (the region of that
+    /// port), `@extmem=FILE` (a region in that file), `@offset=N` (packets begin N bytes into their buffers),
+    /// `@conf:slots=512` and so on.
     pub fn new(name: &str) -> Builder {
-        Builder { name: name.to_string(), extra_bufs: 0, tx_slots: 0, rx_slots: 0, flags: 0, steering: None }
+        Builder {
+            name: name.to_string(),
+            extra_bufs: 0,
+            tx_slots: 0,
+            rx_slots: 0,
+            flags: 0,
+            steering: None,
+            mem_id: 0,
+            offsets: None,
+        }
+    }
+
+    /// The port is to live in the region of this id: [`Port::mem_id`] of another port.
+    #[must_use]
+    pub fn mem_id(mut self, id: u16) -> Builder {
+        self.mem_id = id;
+        self
+    }
+
+    /// Packets begin `initial` bytes into their buffers, and slots may have offsets of up to `max`: see
+    /// [`Slot::set_offset`](super::Slot::set_offset).
+    #[must_use]
+    pub fn offsets(mut self, initial: u32, max: u32) -> Builder {
+        self.offsets = Some((initial, max));
+        self
     }
 
     /// Buffers beside those of the rings; fewer may come.
@@ -98,18 +126,34 @@ impl Builder {
             rx_slots: pick(self.rx_slots, asked.rx_slots),
             ..asked
         };
-        if let Some(share) = spec.share {
-            let message = format!(
-                "{}: sharing memory with {share} by name is not served yet; ports of NICs share theirs anyway",
-                self.name
-            );
-            return Err(Error { errno: libc::EOPNOTSUPP, message });
-        }
-        if spec.extmem.is_some() {
-            let message = format!("{}: memory from a file is not served yet", self.name);
-            return Err(Error { errno: libc::EOPNOTSUPP, message });
-        }
         let mut register = register;
+        if self.mem_id != 0 {
+            register.mem_id = self.mem_id;
+        }
+        if let Some(share) = &spec.share {
+            let mem_id = super::control::info(&share.to_string())?.shape.mem_id;
+            if register.mem_id != 0 && register.mem_id != mem_id {
+                let asked = register.mem_id;
+                let message = format!("{}: memory id {asked} is not that of {share}, which is {mem_id}", self.name);
+                return Err(Error { errno: libc::EINVAL, message });
+            }
+            register.mem_id = mem_id;
+        }
+        // The engine maps it for itself: this mapping is there for as long as it takes.
+        let file = match &spec.extmem {
+            Some(extmem) => {
+                let failed = |e: Errno| Error { errno: e.0, message: format!("{}: cannot map it: {e}", extmem.path) };
+                let map = map_whole_file(&extmem.path).map_err(failed)?;
+                let pools = Pools { memsize: map.len() as u64, ..extmem.pools };
+                register.options.extmem = Some(Extmem { address: map.addr().as_ptr() as u64, pools });
+                Some(map)
+            }
+            None => None,
+        };
+        if let Some((initial, max)) = self.offsets {
+            let (initial, max) = (initial.into(), max.into());
+            register.options.offsets = Some(Offsets { initial, max, bits: 0, tx_align: 0, min_gap: 0 });
+        }
         if self.steering.is_some() {
             if !matches!(register.kind(), Ok(PortKind::Nic)) {
                 return Err(Failure::not_steerable().into());
@@ -118,6 +162,7 @@ impl Builder {
         }
         let binding = Binding::new(None);
         binding.register(&register)?;
+        drop(file);
         Ok(Port { binding })
     }
 }
@@ -154,7 +199,7 @@ impl Port {
 
     /// Bytes of a buffer.
     pub fn buf_size(&self) -> usize {
-        crate::shm::BUF_SIZE as usize
+        self.bound().buf_size() as usize
     }
 
     /// How the NIC is driven: `zero-copy`, `native` (the driver runs XDP, the kernel copies), `generic`; `memory` for a port

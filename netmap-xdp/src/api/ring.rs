@@ -8,7 +8,6 @@ use super::Error;
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{distance, next_slot};
 use crate::ring::{Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 
 /// What both kinds of guard have.
@@ -168,7 +167,8 @@ impl<'a> RxRing<'a> {
         };
     }
 
-    /// Time of the last sync: seconds and microseconds since 1970.
+    /// Time of the last sync: seconds and microseconds since 1970. Of a NIC with `NETMAP_XDP_TIMESTAMPS=hardware`, where it tells:
+    /// when it received the last frame of the queue, by its own clock.
     pub fn timestamp(&self) -> (i64, i64) {
         let ring = self.0.ring.ring();
         (ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed))
@@ -224,42 +224,74 @@ impl Slot<'_> {
         self.view.buf_idx.load(Relaxed)
     }
 
-    /// Bytes that the buffer holds.
+    /// Where in the buffer the packet begins; 0 unless offsets were asked for, at this end or at the other end of a pipe.
+    #[inline]
+    pub fn offset(&self) -> usize {
+        match self.mask() {
+            0 => 0,
+            mask => (self.view.ptr.load(Relaxed) & mask).min(self.ring.buf_size().into()) as usize,
+        }
+    }
+
+    /// Moves the beginning of the packet, up to the largest offset that the port was opened with; the bytes stay where they
+    /// are. False if the ring has no such offset.
+    #[inline]
+    pub fn set_offset(&self, offset: usize) -> bool {
+        let (mask, offset) = (self.mask(), offset as u64);
+        let fits = offset & mask == offset && offset <= self.ring.state().offset_max.load(Relaxed);
+        if fits && mask != 0 {
+            self.view.ptr.store(self.view.ptr.load(Relaxed) & !mask | offset, Relaxed);
+        }
+        fits
+    }
+
+    #[inline]
+    fn mask(&self) -> u64 {
+        self.ring.ring().offset_mask.load(Relaxed)
+    }
+
+    /// Bytes that the buffer holds, from the slot's offset on.
+    #[inline]
     pub fn capacity(&self) -> usize {
-        BUF_SIZE as usize
+        self.ring.buf_size() as usize - self.offset()
     }
 
     fn place(&self, at: usize, len: usize) -> Option<(u64, usize)> {
         let n = len.min(self.capacity().checked_sub(at)?);
-        Some((self.ring.buffer(self.buf_idx())? + at as u64, n))
+        Some((self.ring.buffer(self.buf_idx())? + (self.offset() + at) as u64, n))
     }
 
-    /// Copies bytes out of the buffer from offset `at`; returns how many.
+    /// Copies bytes out of the packet from byte `at`; returns how many.
     #[inline]
     pub fn read_at(&self, at: usize, into: &mut [u8]) -> usize {
         let Some((place, n)) = self.place(at, into.len()) else { return 0 };
         self.ring.region().read(place, &mut into[..n]).map_or(0, |()| n)
     }
 
-    /// Copies bytes into the buffer from offset `at`; returns how many.
+    /// Copies bytes into the packet from byte `at`; returns how many.
     #[inline]
     pub fn write_at(&self, at: usize, from: &[u8]) -> usize {
         let Some((place, n)) = self.place(at, from.len()) else { return 0 };
         self.ring.region().write(place, &from[..n]).map_or(0, |()| n)
     }
 
-    /// Start of the buffer, for programs that know that nobody else writes it; null if the slot names no buffer.
+    /// Start of the packet, for programs that know that nobody else writes it; null if the slot names no buffer.
     pub fn as_ptr(&self) -> *mut u8 {
-        let offset = self.ring.buffer(self.buf_idx());
-        offset.map_or(std::ptr::null_mut(), |o| (self.ring.region().address() + o as usize) as *mut u8)
+        let at = self.ring.buffer(self.buf_idx()).map(|at| at + self.offset() as u64);
+        at.map_or(std::ptr::null_mut(), |o| (self.ring.region().address() + o as usize) as *mut u8)
     }
 
     /// Passes the packet on without copying: exchanges buffers with a slot of another ring, which gets this one's length
-    /// and `NS_MOREFRAG`. `EINVAL`: the rings lie in different regions.
+    /// and `NS_MOREFRAG`. `EINVAL`: the rings lie in different regions, or the other one cannot have the packet's offset.
     #[inline]
     pub fn swap_into(&self, other: &Slot<'_>) -> Result<(), Error> {
         if self.ring.place().buffers_at != other.ring.place().buffers_at {
             let message = "the ports have different memory regions: copy the packet instead".to_string();
+            return Err(Error { errno: libc::EINVAL, message });
+        }
+        let offset = self.offset();
+        if offset != other.offset() && !other.set_offset(offset) {
+            let message = format!("the other ring has no offset {offset}: copy the packet instead");
             return Err(Error { errno: libc::EINVAL, message });
         }
         let (mine, theirs) = (self.buf_idx(), other.buf_idx());

@@ -3,6 +3,7 @@
 use super::csb::CsbState;
 use super::ears::Rack;
 use super::remote::{self, Known};
+use super::uplink::Uplink;
 use super::{extmem, host, serve, table, vale};
 use crate::abi::{NR_EXCLUSIVE, NR_NO_TX_POLL};
 use crate::ctl::{self, Failure, OptionList, PortKind, Register, RegisterReply};
@@ -58,6 +59,8 @@ pub struct Bound {
     mode: Option<Mode>,
     tx_poll: bool,
     exclusive: bool,
+    /// From the rings of a NIC to its host.
+    uplink: Uplink,
     tx: Vec<PortRing>,
     rx: Vec<PortRing>,
     /// What its sleepers watch.
@@ -67,6 +70,7 @@ pub struct Bound {
     told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
+    buf_size: u32,
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
@@ -376,14 +380,16 @@ impl Bound {
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));
         // With NIC and host rings in one binding, what the program releases may go on to the other side: `NR_FORWARD`.
-        let up = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
+        let tap = grant.tx.iter().chain(&grant.rx).find_map(|g| match &g.carrier {
             CarrierGrant::Host { tap, .. } => Some(tap.clone()),
             _ => None,
         });
+        let nic = grant.rx.iter().any(|g| matches!(g.carrier, CarrierGrant::Nic { .. }));
+        let uplink = Uplink::new(tap, nic);
         let down = || -> Result<Option<ForwardDown>, Failure> {
             let mut to = Vec::new();
             for g in &grant.tx {
-                if let CarrierGrant::Nic { socket, plan } = &g.carrier {
+                if let CarrierGrant::Nic { socket, plan, .. } = &g.carrier {
                     let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
                     let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
                     to.push(PortRing::new(kring, Box::new(carrier)).with_bell(g.bell.clone()));
@@ -396,15 +402,16 @@ impl Bound {
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
             let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
-                (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
+                (CarrierGrant::Nic { socket, plan, .. }, Dir::Tx) => {
                     Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
-                (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
-                    let nic = Box::new(NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?);
-                    match &up {
-                        Some(tap) => Box::new(ForwardUp::new(nic, tap.clone())),
+                (CarrierGrant::Nic { socket, plan, stamps }, Dir::Rx) => {
+                    let nic = NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
+                    let nic = match stamps {
+                        Some(fd) => nic.with_stamps(fd, g.ring.id).map_err(|e| bad(&e))?,
                         None => nic,
-                    }
+                    };
+                    Box::new(ForwardUp::new(nic, uplink.way().clone()))
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
                 (CarrierGrant::Host { tap, links }, Dir::Rx) => {
@@ -432,11 +439,13 @@ impl Bound {
             exclusive: flags & NR_EXCLUSIVE != 0,
             tx: grant.tx.iter().map(ring).collect::<Result<_, _>>()?,
             rx: grant.rx.iter().map(ring).collect::<Result<_, _>>()?,
+            uplink,
             rack: Rack::default(),
             calls: AtomicU32::new(0),
             told: AtomicBool::new(false),
             memory,
             extmem,
+            buf_size: grant.region.buf_size,
             region: grant.region.fd,
             token,
             _links: grant.links,
@@ -455,6 +464,9 @@ impl Bound {
     /// Syncs one ring.
     #[inline]
     fn sync(&self, ring: &PortRing) -> Synced {
+        if self.uplink.wanted(ring) {
+            self.uplink.build(&self.name);
+        }
         match ring.sync(remote::client_id()) {
             Synced::Stale => self.sync_monitored(ring),
             Synced::Stopped => {
@@ -502,6 +514,11 @@ impl Bound {
         }
     }
 
+    /// From the rings of a NIC to its host.
+    pub(super) fn uplink(&self) -> &Uplink {
+        &self.uplink
+    }
+
     /// What the program was told.
     pub fn reply(&self) -> &RegisterReply {
         &self.reply
@@ -525,6 +542,11 @@ impl Bound {
     /// Whether the region is memory of the program, which maps nothing then.
     pub fn extmem(&self) -> bool {
         self.extmem
+    }
+
+    /// Bytes of a buffer of the region.
+    pub fn buf_size(&self) -> u32 {
+        self.buf_size
     }
 
     /// The region's memfd.

@@ -23,10 +23,15 @@ pub(super) fn find(register: &Register) -> Result<Option<ProgramMemory>, Failure
         _ => Failure::system(&Error::new("read", "/proc/self/maps", e)),
     };
     if shared_mapping(address, len) == Err(Errno(libc::EINVAL)) {
-        make_shared(address, len).map_err(failed)?;
+        let lost = make_shared(address, len).map_err(failed)?;
+        let how = if lost {
+            ", in ordinary pages since too few huge ones are free: map it MAP_SHARED to keep them"
+        } else {
+            ""
+        };
         log(
             Level::Info,
-            format_args!("{}: {len} bytes of private memory at {address:#x} became shared memory", register.name),
+            format_args!("{}: {len} bytes of private memory at {address:#x} became shared memory{how}", register.name),
         );
     }
     match file_of_mapping(address, len) {

@@ -12,7 +12,7 @@
 //! can run there here: this thread serves the ring instead, `kern_need_kick` stays 1 as it does there, and `irqfd` is written
 //! whenever `hwtail` moved, since the program cannot see it on return of its write.
 
-use super::binding::{Binding, Bound};
+use super::binding::{Binding, Bound, RETRY};
 use super::csb::{Atok, Csb, Ktoa, Running};
 use super::ears::Ears;
 use super::host;
@@ -30,6 +30,8 @@ use std::time::Duration;
 const LONGEST_SLEEP: Duration = Duration::from_secs(3);
 /// How often somebody who stops a loop looks whether it ended.
 const STOP_PAUSE: Duration = Duration::from_millis(1);
+/// Syncs that are tried in a row on a ring whose monitors change: they may change again, but not for ever.
+const LEARN: u32 = 4;
 /// Syncs that may bring nothing before a receive ring is left.
 const DRY: u32 = 2;
 /// What the loop waits for at the port.
@@ -45,6 +47,15 @@ struct Served<'a> {
     /// The loop sleeps for a time, and nobody kicks.
     timed: bool,
     direct: bool,
+}
+
+/// How the loop left a ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// A kick, or the port, says when there is more to do.
+    Waiting,
+    /// Somebody else had it: to be tried again soon.
+    Busy,
 }
 
 /// How a loop is notified.
@@ -121,11 +132,13 @@ impl Binding {
                 // Before the syncs: what is published after them wakes us.
                 bound.arm_alone();
             }
+            let mut busy = false;
             for ring in served {
-                match ring.ring.kring().dir() {
+                let left = match ring.ring.kring().dir() {
                     Dir::Tx => ring.transmit(),
                     Dir::Rx => ring.receive(),
-                }
+                };
+                busy |= left == Left::Busy;
             }
             if served.iter().any(|s| s.ring.kring().state().pending.load(Relaxed) != 0) {
                 host::tend();
@@ -137,6 +150,8 @@ impl Binding {
                     let mut fds: Vec<_> = edges.iter().flatten().map(|set| entry(set)).collect();
                     fds.push(entry(&signals.kicks));
                     let most = bound.patience(BOTH, edges.iter().all(Option::is_none)).min(LONGEST_SLEEP);
+                    // Nobody will kick for a ring that says that it is being served.
+                    let most = if busy { most.min(RETRY) } else { most };
                     match crate::sys::ppoll(&mut fds, Some(most), None) {
                         Ok(0) => bound.look_after(),
                         Ok(_) => {
@@ -181,28 +196,28 @@ fn served<'a>(bound: &'a Bound, csb: &'a Csb, direct: (bool, bool)) -> Vec<Serve
 }
 
 impl Served<'_> {
-    /// One sync; `None` if the ring must be left alone, else whether `tail` moved.
-    fn sync(&self) -> Option<bool> {
-        let (how, moved) = self.ring.sync_at(client_id(), self.atok.cursors());
-        match how {
-            Synced::Done => {
-                let k = self.ring.kring();
-                self.ktoa.tell(k.hwcur(), k.hwtail());
-                if moved && (self.direct || self.atok.wants_irq()) {
-                    self.irq.iter().for_each(signal_eventfd);
+    /// One sync; returns whether `tail` moved, or why the ring must be left alone.
+    fn sync(&self) -> Result<bool, Left> {
+        for _ in 0..LEARN {
+            let (how, moved) = self.ring.sync_at(client_id(), self.atok.cursors());
+            match how {
+                Synced::Done => {
+                    let k = self.ring.kring();
+                    self.ktoa.tell(k.hwcur(), k.hwtail());
+                    if moved && (self.direct || self.atok.wants_irq()) {
+                        self.irq.iter().for_each(signal_eventfd);
+                    }
+                    return Ok(moved);
                 }
-                Some(moved)
-            }
-            Synced::Busy => None,
-            Synced::Stale => {
-                self.bound.learn_monitors(self.ring);
-                None
-            }
-            Synced::Reinit | Synced::Stopped => {
-                self.want_kicks(true);
-                None
+                Synced::Busy => return Err(Left::Busy),
+                Synced::Stale => self.bound.learn_monitors(self.ring),
+                Synced::Reinit | Synced::Stopped => {
+                    self.want_kicks(true);
+                    return Err(Left::Waiting);
+                }
             }
         }
+        Err(Left::Busy)
     }
 
     fn want_kicks(&self, wanted: bool) {
@@ -225,12 +240,15 @@ impl Served<'_> {
     }
 
     /// `netmap_sync_kloop_tx_ring`.
-    fn transmit(&self) {
+    fn transmit(&self) -> Left {
         let (k, s) = (self.ring.kring(), self.ring.kring().state());
         if !self.direct {
             self.ktoa.want_kicks(false);
         }
-        while self.sync().is_some() {
+        loop {
+            if let Err(left) = self.sync() {
+                return left;
+            }
             let idle = || self.atok.cursors().head == s.rhead.load(Relaxed);
             if idle() {
                 if !self.raced(idle) {
@@ -241,16 +259,21 @@ impl Served<'_> {
                 break;
             }
         }
+        Left::Waiting
     }
 
     /// `netmap_sync_kloop_rx_ring`.
-    fn receive(&self) {
+    fn receive(&self) -> Left {
         let (k, s) = (self.ring.kring(), self.ring.kring().state());
         if !self.direct {
             self.ktoa.want_kicks(false);
         }
         let mut dry = 0;
-        while let Some(moved) = self.sync() {
+        loop {
+            let moved = match self.sync() {
+                Ok(moved) => moved,
+                Err(left) => return left,
+            };
             dry = if moved { 0 } else { dry + 1 };
             let n = k.num_slots();
             let full = || k.hwtail() == prev_slot(self.atok.cursors().head.min(n - 1), n);
@@ -262,5 +285,6 @@ impl Served<'_> {
                 break;
             }
         }
+        Left::Waiting
     }
 }

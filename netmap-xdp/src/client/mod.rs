@@ -14,6 +14,7 @@
 //! wait      poll over netmap descriptors and others at once
 //! mappings  which address ranges keep a binding alive
 //! host      the engine inside this process
+//! uplink    the way from NIC rings to the host, for NR_FORWARD
 //! vale      how senders of this process reach the other ports of a switch
 //! remote    the engine in netmapd: this process's connection to it
 //! launch    finding netmapd, and starting it
@@ -32,6 +33,7 @@ mod mappings;
 mod remote;
 mod serve;
 mod table;
+mod uplink;
 mod vale;
 mod wait;
 
@@ -39,7 +41,7 @@ pub use binding::{Binding, Bound};
 pub use epolls::{
     closed as epoll_closed, copied as epoll_copied, epoll_ctl, epoll_wait, nudged as epoll_nudged, watches as is_epoll,
 };
-pub use host::{ask, settled, settled_in, status};
+pub use host::{ask, buf_size, settled, settled_in, status};
 pub use mappings::touches as touches_mapping;
 pub use remote::{Outlook, outlook};
 pub use wait::wait;

@@ -3,7 +3,7 @@
 //! The one place where an errno of the control path is chosen: [`Condition`] is the table, the constructors of
 //! [`Failure`] add the words. What a user reads says what failed, why, and what mends it.
 
-use crate::sys::Errno;
+use crate::sys::{Errno, NIC_BUF_SIZES};
 use std::fmt;
 
 /// A refused request: what the program gets, and what a person reads.
@@ -116,7 +116,6 @@ conditions! {
     NotMonitorable        EINVAL     "nobody has the port open that is to be monitored" "netmap_get_monitor_na";
     BadPipeName           EINVAL     "the pipe has no name, no parent, or a mode without NIC rings" "netmap_get_pipe_na";
     NoSuchInterface       ENXIO      "there is no such interface" "netmap_get_na";
-    NotSupportedYet       EOPNOTSUPP "this release does not serve this kind of port" "-";
     NoHostRings           EINVAL     "the port has no host rings" "netmap_interp_ringid";
     RingOutOfRange        EINVAL     "the port has no ring of this number" "netmap_interp_ringid";
     InvalidMode           EINVAL     "the mode is not one of netmap's" "netmap_interp_ringid";
@@ -124,6 +123,7 @@ conditions! {
     InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
     InterfaceFailed       ENXIO      "the interface has changed so that the open port cannot go on" "-";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
+    BuffersUnfit          EINVAL     "the buffers of the region cannot be those of a NIC" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
     VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
     NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
@@ -237,12 +237,17 @@ impl Failure {
         Condition::UnknownMemId.says(format!("no region has memory id {id}; leave it out to use that of the port"))
     }
 
-    /// A packet of the interface does not fit into a buffer.
-    pub fn mtu_too_large(name: impl fmt::Display, mtu: u32, buffer: u32) -> Failure {
-        Condition::MtuTooLarge.says(format!(
-            "{name}: its MTU {mtu} does not fit a buffer of {buffer} bytes; lower it: ip link set {name} mtu {}",
-            buffer.saturating_sub(32).min(1500)
-        ))
+    /// Frames of the interface do not fit into the buffers; `cures` says what mends it beside an MTU that `fits`.
+    pub fn mtu_too_large(name: impl fmt::Display, mtu: u32, why: &str, fits: u32, cures: &str) -> Failure {
+        Condition::MtuTooLarge
+            .says(format!("{name}: its MTU {mtu} does not fit: {why}; lower it: ip link set {name} mtu {fits}{cures}"))
+    }
+
+    /// Buffers of this size are no UMEM.
+    pub fn buffers_unfit(name: impl fmt::Display, size: u32) -> Failure {
+        let sizes = NIC_BUF_SIZES.map(|n| n.to_string()).join(" or ");
+        Condition::BuffersUnfit
+            .says(format!("{name}: the region has buffers of {size} bytes, and those of a NIC have {sizes}"))
     }
 
     /// An XDP program that is not ours is attached to the interface. An empty name is a program without one.
@@ -297,6 +302,14 @@ impl Failure {
         ))
     }
 
+    /// The same of host rings.
+    pub fn host_rings_of_survivor(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
+        Condition::QueueTaken.says(format!(
+            "{interface}: its host rings are still in use since before netmapd was restarted, by {who}; they are free when \
+             that program closes them; what the host receives (`/T`) can be bound now"
+        ))
+    }
+
     /// Another engine of ours drives the interface.
     pub fn other_engine(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
         Condition::ForeignXdp.says(format!(
@@ -318,12 +331,6 @@ impl Failure {
     /// The kernel or the driver lacks what AF_XDP needs.
     pub fn no_xdp(name: impl fmt::Display, why: impl fmt::Display) -> Failure {
         Condition::NoXdp.says(format!("{name}: {why}"))
-    }
-
-    /// A kind of port that a later release brings, e.g. "a pipe", "a VALE switch".
-    pub fn not_supported_yet(name: impl fmt::Display, kind: &str) -> Failure {
-        Condition::NotSupportedYet
-            .says(format!("{name}: {kind} is not served by this release; it serves the rings of network interfaces"))
     }
 
     /// An option that nothing processed for this request.
@@ -462,7 +469,6 @@ mod tests {
         (Condition::NotMonitorable, libc::EINVAL),
         (Condition::BadPipeName, libc::EINVAL),
         (Condition::NoSuchInterface, libc::ENXIO),
-        (Condition::NotSupportedYet, libc::EOPNOTSUPP),
         (Condition::NoHostRings, libc::EINVAL),
         (Condition::RingOutOfRange, libc::EINVAL),
         (Condition::InvalidMode, libc::EINVAL),
@@ -470,6 +476,7 @@ mod tests {
         (Condition::InterfaceBusy, libc::EBUSY),
         (Condition::InterfaceFailed, libc::ENXIO),
         (Condition::MtuTooLarge, libc::EINVAL),
+        (Condition::BuffersUnfit, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
         (Condition::VnetHeader, libc::EIO),
         (Condition::NoVnetHeader, libc::ENXIO),
@@ -530,14 +537,16 @@ mod tests {
             ),
             (Failure::unknown_mem_id(7), C::UnknownMemId, &["memory id 7"]),
             (
-                Failure::mtu_too_large("eth0", 9000, 2048),
+                Failure::mtu_too_large("eth0", 9000, "a buffer of 2048", 1500, ", or use"),
                 C::MtuTooLarge,
                 &["eth0", "9000", "2048", "ip link set eth0 mtu 1500"],
             ),
+            (Failure::buffers_unfit("eth0", 9024), C::BuffersUnfit, &["eth0", "9024", "2048 or 4096"]),
             (Failure::foreign_xdp("eth0", "drop_all", 42), C::ForeignXdp, &["eth0", "drop_all", "42", "xdp off"]),
             (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
             (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
+            (Failure::host_rings_of_survivor("eth0", "process 7 (lb)"), C::QueueTaken, &["host rings", "process 7"]),
             (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
             (Failure::bad_steering("NETMAP_XDP_STEER", "rule 1"), C::BadSteering, &["NETMAP_XDP_STEER", "rule 1"]),
             (Failure::not_steerable(), C::BadSteering, &["NIC"]),
@@ -551,7 +560,6 @@ mod tests {
                 &["eth0", "CAP_NET_ADMIN"],
             ),
             (Failure::no_xdp("eth0", "the driver has no XDP"), C::NoXdp, &["eth0", "driver"]),
-            (Failure::not_supported_yet("eth0{1", "a pipe"), C::NotSupportedYet, &["eth0{1", "a pipe", "release"]),
             (Failure::unsupported_option(5), C::UnsupportedOption, &["offsets", "5"]),
             (Failure::unsupported_option(1234), C::UnsupportedOption, &["unknown", "1234"]),
             (Failure::bad_switch_name("vale-:1"), C::BadSwitchName, &["vale-:1", "valeS:P"]),

@@ -15,13 +15,15 @@
 //!          share=NAME                  the region of that port
 //!          extmem=FILE                 a region in that file
 //!          extmem:file=FILE,if-num=N,if-size=N,ring-num=N,ring-size=N,buf-num=N,buf-size=N
+//!          offset=N                    packets begin N bytes into their buffers, as `offset:initial=N,bits=N`
 //! ```
 //! A `{ID` belongs to the name and comes before any other suffix. Where libnetmap is silent about nonsense (numbers
 //! that are none, an empty pipe id before a suffix, a memory id beyond 16 bits) this is not. An interface with `-` in
-//! its name cannot be written in this language, here or there.
+//! its name cannot be written in this language, here or there. `offset` is there for libnetmap only once the program says
+//! that it knows of offsets; here slots know.
 
 use super::errno::{Condition, Failure};
-use super::options::Pools;
+use super::options::{Offsets, Pools};
 use super::request::{Mode, PortName, Register};
 use crate::abi::*;
 use crate::sys::Errno;
@@ -46,6 +48,8 @@ pub struct Spec {
     pub conf: Conf,
     /// The file to make a region of; whoever opens the port maps it.
     pub extmem: Option<ExtmemFile>,
+    /// Packet offsets, the largest of which is the first.
+    pub offsets: Option<Offsets>,
 }
 
 /// Rings and slots asked for; 0 where nothing was.
@@ -83,7 +87,7 @@ pub struct SpecError {
     pub at: usize,
     /// What is wrong.
     pub message: String,
-    /// `EINVAL`, or `EOPNOTSUPP` for an option that is known but not served.
+    /// `EINVAL`.
     pub errno: Errno,
 }
 
@@ -119,6 +123,7 @@ impl Spec {
             share: None,
             conf: Conf::default(),
             extmem: None,
+            offsets: None,
         };
         parser.rings(&mut spec)?;
         parser.suffixes(&mut spec)?;
@@ -127,6 +132,8 @@ impl Spec {
 
     /// The registration that it asks for, without what has to be looked up or mapped first (`share`, `extmem`).
     pub fn register(&self) -> Register {
+        let mut register = Register::new(self.port_name);
+        register.options.offsets.clone_from(&self.offsets);
         Register {
             mode: self.mode,
             ring_id: self.ring_id,
@@ -138,7 +145,7 @@ impl Spec {
             rx_rings: self.conf.rx_rings,
             host_tx_rings: self.conf.host_tx_rings,
             host_rx_rings: self.conf.host_rx_rings,
-            ..Register::new(self.port_name)
+            ..register
         }
     }
 }
@@ -339,12 +346,10 @@ impl<'a> Parser<'a> {
                 (name, &["file", "if_num", "if_size", "ring_num", "ring_size", "buf_num", "buf_size"], true)
             }
             name @ "conf" => (name, CONF_KEYS, false),
-            "offset" => {
-                let message = "option offset is not served".into();
-                let errno = Condition::UnsupportedOption.errno();
-                return Err(SpecError { input: self.input.into(), at: start, message, errno });
+            name @ "offset" => (name, &["initial", "bits"], true),
+            name => {
+                return self.fail(start, format!("option {name:?} is not known; share, extmem, conf and offset are"));
             }
-            name => return self.fail(start, format!("option {name:?} is not known; share, extmem and conf are")),
         };
         let body = start + name_end + 1;
         let values = match text.as_bytes().get(name_end) {
@@ -364,6 +369,7 @@ impl<'a> Parser<'a> {
         match name {
             "share" => self.share(spec, &values),
             "extmem" => self.extmem(spec, &values),
+            "offset" => self.offset(spec, &values),
             _ => self.conf(spec, &values),
         }
     }
@@ -430,6 +436,17 @@ impl<'a> Parser<'a> {
             ..Pools::default()
         };
         spec.extmem = Some(ExtmemFile { path: path.into(), pools });
+        Ok(())
+    }
+
+    fn offset(&self, spec: &mut Spec, values: &Values<'a>) -> Result<(), SpecError> {
+        let [initial, bits] = values[..] else { return Ok(()) };
+        if let (Some((at, _)), Some(_)) = (initial, &spec.offsets) {
+            return self.fail(at, "offset is given twice");
+        }
+        let initial = self.value(initial)?.unwrap_or(0);
+        let bits = self.value(bits)?.unwrap_or(0);
+        spec.offsets = Some(Offsets { max: initial, initial, bits, tx_align: 0, min_gap: 0 });
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The host side of a NIC port: its host rings, and the TAP device behind them while somebody uses any.
 //!
 //! A ring that nobody receives from gets nothing: while no host receive ring is bound, what the host sends leaves by the
-//! NIC as ever, whoever has bound the NIC rings.
+//! NIC as ever. A NIC all of whose transmit rings are bound, and no host ring, is cut off from its host.
 
 use super::grant::CarrierGrant;
 use super::region::Region;
@@ -10,8 +10,8 @@ use crate::ctl::{Failure, Register, Selection};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
 use crate::sys::netdev::NetDev;
-use crate::sys::{Error, Level, Mode, duplicate, log};
-use crate::xsk::{HostLink, HostLinkPlan, Program};
+use crate::sys::{Error, Fd, Level, Mode, duplicate, log};
+use crate::xsk::{Cut, HostLink, HostLinkPlan, Loader, Program};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -24,11 +24,16 @@ const MIN_QUEUE: u32 = 2048;
 #[derive(Default)]
 pub struct HostSide {
     open: Option<Open>,
+    cut: Option<Cut>,
+    /// A cut that failed is not tried again.
+    uncut: bool,
 }
 
 struct Open {
     link: HostLink,
     lost: bool,
+    /// Whether others inject frames that begin like ours.
+    joined: bool,
 }
 
 fn refused(dev: &NetDev, e: &Error) -> Failure {
@@ -67,9 +72,11 @@ impl HostSide {
     }
 
     /// Makes the selected host rings work, those that are any.
+    #[expect(clippy::too_many_arguments, reason = "what a port has, of which this is a part")]
     pub fn start(
         &mut self,
         dev: &NetDev,
+        loader: &dyn Loader,
         mode: Mode,
         program: &mut dyn Program,
         rings: &mut RingTable,
@@ -83,7 +90,7 @@ impl HostSide {
             return Ok(());
         }
         if self.open.is_none() {
-            self.open = Some(Open::new(dev, mode, program, rings).map_err(|e| refused(dev, &e))?);
+            self.open = Some(Open::new(dev, loader, mode, program, rings).map_err(|e| refused(dev, &e))?);
         }
         for (dir, i) in wanted {
             let fresh = rings.place(dir, i).is_none();
@@ -101,6 +108,40 @@ impl HostSide {
         let first = rings.counts().rx;
         let Some(open) = &mut self.open else { return Ok(()) };
         open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
+    }
+
+    /// Whether a selection has a host receive ring, of which none is in use yet.
+    pub fn begins_to_hear(rings: &RingTable, selection: &Selection) -> bool {
+        let [_, (_, rx)] = RingTable::ranges(selection);
+        // The selection counts as a user by now.
+        let others = |i| rings.users(Dir::Rx, i) > u32::from(rx.contains(&i));
+        let all = HostSide::all(rings).into_iter().filter(|(dir, _)| *dir == Dir::Rx).map(|(_, i)| i);
+        let (wanted, used) = all.fold((false, false), |(w, u), i| (w || rx.contains(&i), u || others(i)));
+        wanted && !used
+    }
+
+    /// Whether the NIC is netmap's alone: as in the module, nothing of the host's leaves by it then.
+    fn alone(rings: &RingTable) -> bool {
+        let all = (0..rings.counts().tx).all(|i| rings.users(Dir::Tx, i) > 0);
+        all && HostSide::all(rings).into_iter().all(|(dir, i)| rings.users(dir, i) == 0)
+    }
+
+    /// Cuts the host off from a NIC that is netmap's alone, unless `shared` says that it must not be, and ends that.
+    pub fn cut(&mut self, dev: &NetDev, loader: &dyn Loader, rings: &RingTable, shared: bool) {
+        if shared || !HostSide::alone(rings) {
+            self.cut = None;
+        } else if self.cut.is_none() && !self.uncut {
+            self.cut = Cut::open(dev, loader).unwrap_or_else(|e| {
+                log(Level::Warn, format_args!("{}: what the host sends still leaves by it: {e}", dev.name));
+                None
+            });
+            self.uncut = self.cut.is_none();
+        }
+    }
+
+    /// What keeps the host cut off, for a client.
+    pub fn keep_cut(&self) -> Option<Arc<Fd>> {
+        self.cut.as_ref().map(|cut| cut.link().clone())
     }
 
     /// Whether somebody took a program of theirs off; said once.
@@ -138,21 +179,34 @@ impl HostSide {
 }
 
 impl Open {
-    fn new(dev: &NetDev, mode: Mode, program: &mut dyn Program, rings: &RingTable) -> Result<Open, Error> {
+    fn new(
+        dev: &NetDev,
+        loader: &dyn Loader,
+        mode: Mode,
+        program: &mut dyn Program,
+        rings: &RingTable,
+    ) -> Result<Open, Error> {
         let counts = rings.counts();
-        let link = HostLink::open(HostLinkPlan {
+        let head = program.admitted()?;
+        let plan = HostLinkPlan {
             nic: dev,
             queues: counts.host_tx.max(counts.host_rx),
             queue_len: rings.slots()[Dir::Rx as usize].max(MIN_QUEUE),
             headed: mode == Mode::Generic,
-        })?;
+            head,
+        };
+        let link = HostLink::open(plan, loader)?;
         program.admit(link.head())?;
+        let joined = head.is_some();
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, lost: false })
+        Ok(Open { link, lost: false, joined })
     }
 
     fn close(self, program: &mut dyn Program) {
         drop(self.link);
+        if self.joined {
+            return;
+        }
         // After the last frame with a head; what an error leaves is forgotten with the program.
         let _ = program.admit(None);
     }

@@ -4,21 +4,23 @@
 //! queues that somebody bound; the packets of all others go to the host stack.
 
 mod health;
+mod mtu;
 mod sockets;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
+use super::monitor::lock;
 use super::region::Region;
 use super::rings::{Private, RingTable};
 use crate::ctl::{Condition, Failure, Register, RingCounts, Selection};
 use crate::port::nic::{NicPlan, NicRx};
 use crate::ring::{Dir, Kring};
 use crate::sync::Ordering::*;
-use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, xdp_attached};
-use crate::sys::{Error, Fd, Guarded, Level, Mode, comm, duplicate, eventfd, log, settings};
+use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
+use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
-    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, is_our_program,
+    AttachError, AttachMode, BindError, Chunks, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
+    clean_host_filter, end_cuts, host_survivors, is_our_program,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -33,6 +35,21 @@ struct Queue {
     mapped: bool,
 }
 
+/// What the sockets of a UMEM have in common, from the first one's bind on: a NIC that needs it otherwise registers the pages
+/// once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    geometry: Geometry,
+    zero_copy: bool,
+}
+
+/// A bound socket whose UMEM others may share.
+#[derive(Clone, Copy, Debug)]
+pub struct Sibling {
+    socket: RawFd,
+    multi_buffer: bool,
+}
+
 /// How our program is to share the interface.
 #[derive(Default)]
 pub struct Terms {
@@ -45,6 +62,8 @@ pub struct Terms {
 /// A NIC port.
 pub struct NicPort {
     dev: NetDev,
+    /// Where it is.
+    namespace: Fd,
     watch: Watch,
     /// Why it cannot go on, once it cannot.
     failed: Option<String>,
@@ -56,11 +75,19 @@ pub struct NicPort {
     multi_buffer: bool,
     /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
     late: bool,
+    /// Spare buffers that a receive ring gets.
+    spares: u32,
     rings: RingTable,
     queues: BTreeMap<u32, Queue>,
     host: HostSide,
+    /// Keeps it promiscuous.
+    ears: Option<Arc<Fd>>,
+    /// Loads what host rings take.
+    loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
+    /// The map with the NIC's times, if they are noted.
+    stamps: Option<Arc<Fd>>,
     steering: Option<Steering>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
@@ -97,6 +124,7 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     match e {
         BindError::Busy(_) => Failure::queue_taken(&dev.name, queue),
         BindError::NotSupported(_) | BindError::Down => Failure::no_xdp(&dev.name, e),
+        BindError::Setting { ref error, .. } => Failure { errno: error.errno, message: format!("{}: {e}", dev.name) },
         BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
             Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
         }
@@ -123,6 +151,11 @@ fn tidy(loader: &dyn Loader, dev: &NetDev) -> bool {
     })
 }
 
+/// How chunks are to lie in the UMEM of an interface, where it has a choice.
+fn chunks_of(dev: &NetDev) -> Chunks {
+    if settings().aligned.of(&dev.name) == Some(true) { Chunks::Aligned } else { Chunks::Unaligned }
+}
+
 impl NicPort {
     /// Ring counts that the first bind of this interface makes; it may ask for more host rings than one.
     pub fn counts(dev: &NetDev, register: &Register) -> RingCounts {
@@ -136,12 +169,15 @@ impl NicPort {
         dev: NetDev,
         counts: RingCounts,
         slots: [u32; 2],
-        loader: &dyn Loader,
+        loader: &'static dyn Loader,
         terms: Terms,
     ) -> Result<NicPort, Failure> {
-        let private = Private::new(RingTable::size(counts, slots))?;
+        let spares = settings().spares.unwrap_or(slots[1]);
+        let room = slots[1] + spares;
+        let private = Private::new(RingTable::size_with(counts, slots, room))?;
         let bell = eventfd().map(Arc::new).map_err(|e| Failure::system(&Error::new("eventfd", &dev.name, e)))?;
         let watch = Watch::open(dev.ifindex).map_err(|e| Failure::system(&e))?;
+        let namespace = namespace().map_err(|e| Failure::system(&Error::new("open", "/proc/thread-self/ns/net", e)))?;
         let Terms { steering, chain } = terms;
         let queues = dev.rx_queues.max(dev.tx_queues).max(1);
         let loaded = match chain {
@@ -155,6 +191,7 @@ impl NicPort {
         if chain.is_some() {
             tidy(loader, &dev);
         }
+        let unstamped = if settings().hardware_times { program.stamp(dev.ifindex).err() } else { None };
         let attached = match NicPort::attach(&mut *program, &dev) {
             Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
             done => done,
@@ -173,14 +210,29 @@ impl NicPort {
             log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
         }
         // The interface is ours now, so what else of us is there is a dead one's.
-        clean_host_filter(&dev);
+        if survivors.is_empty() {
+            clean_host_filter(&dev);
+        } else {
+            end_cuts(&dev);
+        }
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
-        let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let stamps = program.stamps().and_then(|map| duplicate(map).ok()).map(Arc::new);
+        if settings().hardware_times && stamps.is_none() {
+            let why =
+                unstamped.map_or("the program is not one for this device in native mode".into(), |e| e.to_string());
+            log(
+                Level::Warn,
+                format_args!("{}: rings tell the times of syncs and not the NIC's, since {why}", dev.name),
+            );
+        }
+        let geometry = Geometry::new(chunks_of(&dev), settings().buf_size)
+            .ok_or_else(|| Failure::buffers_unfit(&dev.name, settings().buf_size))?;
         let offloads = health::tell_the_truth(&dev, mode);
-        Ok(NicPort {
+        let mut port = NicPort {
             dev,
+            namespace,
             watch,
             failed: None,
             offloads,
@@ -189,14 +241,22 @@ impl NicPort {
             geometry,
             multi_buffer: false,
             late: false,
-            rings: RingTable::new(counts, slots, private, 0),
+            spares,
+            rings: RingTable::new_with(counts, slots, private, 0, room),
             queues: BTreeMap::new(),
             host: HostSide::default(),
+            ears: None,
+            loader,
             bell,
+            stamps,
             steering,
             queue_busy: false,
             survivors,
-        })
+        };
+        if settings().promiscuous == Some(true) {
+            port.hear_all();
+        }
+        Ok(port)
     }
 
     /// A program of ours may be there whose netmapd is dead, kept by a client that goes on. It serves again, with the client's
@@ -214,7 +274,7 @@ impl NicPort {
                 );
                 let mode = match there.mode {
                     XdpMode::Generic => Mode::Generic,
-                    XdpMode::Native | XdpMode::Offload => settings().mode.unwrap_or(Mode::ZeroCopy),
+                    XdpMode::Native | XdpMode::Offload => settings().mode.of(&dev.name).unwrap_or(Mode::ZeroCopy),
                 };
                 Ok(Some((program, mode, users)))
             }
@@ -227,7 +287,7 @@ impl NicPort {
     /// Attaches at the highest step that is allowed and works. Whether the driver can also do without copying shows at the
     /// first bind of a socket.
     fn attach(program: &mut dyn Program, dev: &NetDev) -> Result<(Mode, Option<AttachError>), Failure> {
-        let forced = settings().mode;
+        let forced = settings().mode.of(&dev.name);
         let mut why = None;
         if forced != Some(Mode::Generic) {
             match program.attach(dev.ifindex, &dev.name, AttachMode::Native) {
@@ -240,6 +300,10 @@ impl NicPort {
         Ok((Mode::Generic, why))
     }
 
+    fn forced(&self) -> Option<Mode> {
+        settings().mode.of(&self.dev.name)
+    }
+
     /// The interface.
     pub fn dev(&self) -> &NetDev {
         &self.dev
@@ -248,6 +312,17 @@ impl NicPort {
     /// How it is driven.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Lets the NIC receive what is for others, unless nobody wants that. The membership goes with its holders.
+    pub fn hear_all(&mut self) {
+        if self.ears.is_some() || settings().promiscuous == Some(false) {
+            return;
+        }
+        match promiscuous(self.dev.ifindex) {
+            Ok(ears) => self.ears = Some(Arc::new(ears)),
+            Err(e) => log(Level::Warn, format_args!("{}: it does not receive what is for others: {e}", self.dev.name)),
+        }
     }
 
     /// The rules that decide which frames netmap gets; none: all.
@@ -259,7 +334,16 @@ impl NicPort {
     pub fn steer(&mut self, rules: Option<Steering>) -> Result<(), Failure> {
         self.program.steer(rules.as_ref()).map_err(|e| Failure::system(&e))?;
         self.steering = rules;
+        self.cut();
         Ok(())
+    }
+
+    /// Lets the host send by the NIC, or not, as it is used now. Where rules leave frames to the host, its answers must leave.
+    fn cut(&mut self) {
+        let shared = self.steering.is_some() || settings().host_passes || self.failed.is_some();
+        // Whoever lets go of a port may be anywhere.
+        let Ok(_inside) = Inside::enter(&self.namespace) else { return };
+        self.host.cut(&self.dev, self.loader, &self.rings, shared);
     }
 
     /// What keeps the interface as it is while a client holds it: the link of the program, and what keeps offloads off.
@@ -268,14 +352,18 @@ impl NicPort {
         let link = copy
             .map(|fd| fd.map(Arc::new))
             .map_err(|e| Failure::system(&Error::new("fcntl F_DUPFD_CLOEXEC", "a link", e)))?;
-        Ok(link.into_iter().chain(self.keep()).collect())
+        Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).chain(self.ears.clone()).collect())
     }
 
-    /// A bound socket of this port whose UMEM has `geometry`, and is registered for zero-copy, or for copies, as `mode` has it.
-    pub fn sibling(&self, geometry: Geometry, mode: Mode) -> Option<RawFd> {
+    fn registration(&self) -> Registration {
+        Registration { geometry: self.geometry, zero_copy: self.mode == Mode::ZeroCopy }
+    }
+
+    /// A bound socket of this port, if its UMEM is registered as `like`.
+    pub fn sibling(&self, like: Registration) -> Option<Sibling> {
         let bound = self.queues.values().find(|q| q.socket.bound())?;
-        let same = self.geometry == geometry && (self.mode == Mode::ZeroCopy) == (mode == Mode::ZeroCopy);
-        same.then(|| bound.socket.as_raw_fd())
+        let sibling = Sibling { socket: bound.socket.as_raw_fd(), multi_buffer: self.multi_buffer };
+        (self.registration() == like).then_some(sibling)
     }
 
     fn slots(&self, dir: Dir) -> u32 {
@@ -287,10 +375,21 @@ impl NicPort {
         &mut self,
         selection: &Selection,
         region: &mut Region,
-        sibling: &dyn Fn(Geometry, Mode) -> Option<RawFd>,
+        sibling: &dyn Fn(Registration) -> Option<Sibling>,
     ) -> Result<(), Failure> {
         self.check()?;
-        self.host.start(&self.dev, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
+        if self.queues.is_empty() {
+            let size = region.layout().buf_size;
+            self.geometry = Geometry::new(self.geometry.chunks(), size)
+                .ok_or_else(|| Failure::buffers_unfit(&self.dev.name, size))?;
+        }
+        if !self.survivors.is_empty() && HostSide::begins_to_hear(&self.rings, selection) {
+            let others = host_survivors(&self.dev);
+            if !others.is_empty() {
+                return Err(Failure::host_rings_of_survivor(&self.dev.name, people(&others)));
+            }
+        }
+        self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
             for i in range {
@@ -302,10 +401,12 @@ impl NicPort {
                 self.open_queue(u32::from(i), region, sibling)?;
             }
         }
+        self.check_mtu(selection)?;
         for i in selection.rx.clone() {
             self.receive(i, region)?;
         }
         self.set_pending(region);
+        self.cut();
         Ok(())
     }
 
@@ -321,7 +422,7 @@ impl NicPort {
         &mut self,
         queue: u32,
         region: &Region,
-        sibling: &dyn Fn(Geometry, Mode) -> Option<RawFd>,
+        sibling: &dyn Fn(Registration) -> Option<Sibling>,
     ) -> Result<(), Failure> {
         if self.queues.contains_key(&queue) {
             return Ok(());
@@ -331,7 +432,7 @@ impl NicPort {
         }
         let (mtu, fits) = (self.dev.mtu, self.mtu_that_fits());
         let large = mtu > fits;
-        if self.mode == Mode::ZeroCopy && large && self.queues.is_empty() && settings().mode.is_none() {
+        if self.mode == Mode::ZeroCopy && large && self.queues.is_empty() && self.forced().is_none() {
             self.step_down(format_args!(
                 "MTU {mtu} is above {fits}, the most that its driver is trusted to receive without copying"
             ));
@@ -341,7 +442,7 @@ impl NicPort {
         let mut several = self.mode != Mode::ZeroCopy || large;
         loop {
             if self.mode == Mode::ZeroCopy {
-                self.geometry = Geometry::Aligned;
+                self.geometry = self.geometry.with(Chunks::Aligned);
             }
             let plan = SocketPlan {
                 ifindex: self.dev.ifindex,
@@ -352,46 +453,58 @@ impl NicPort {
                 several,
             };
             // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
-            let own = self.sibling(self.geometry, self.mode);
-            let brother = if self.dev.up { own.or_else(|| sibling(self.geometry, self.mode)) } else { None };
+            let like = self.registration();
+            let own = self.sibling(like);
+            let brother = if self.dev.up { own.or_else(|| sibling(like)) } else { None };
             // What another NIC's driver was asked for may not be what ours takes.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
             if self.late {
                 let socket = self.make_socket(plan, true, region, fresh.as_ref());
                 return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
             }
-            match self.open_socket(plan, brother, region, fresh.as_ref()) {
+            match self.open_socket(plan, brother.map(|b| b.socket), region, fresh.as_ref()) {
                 Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
                     // It was good for finding mode and geometry.
                     self.late = true;
                     self.multi_buffer = socket.multi_buffer();
                 }
                 Ok(socket) => {
+                    let how = if brother.is_some() { "as a sibling has registered it" } else { "registered" };
+                    let (name, g) = (&self.dev.name, self.geometry);
+                    log(
+                        Level::Debug,
+                        format_args!(
+                            "{name} queue {queue}: UMEM {how}, {:?} chunks of {} bytes",
+                            g.chunks(),
+                            g.chunk()
+                        ),
+                    );
                     let socket = if !socket.bound() && brother.is_some() {
                         self.open_socket(plan, None, region, fresh.as_ref()).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
-                    return self.adopt(queue, socket, brother.is_some());
+                    return self.adopt(queue, socket, brother.is_some_and(|b| b.multi_buffer));
                 }
                 // A registration of its own again: a refused one is not what it was.
                 Err(BindError::NotSupported(_)) if self.mode == Mode::ZeroCopy && several => several = false,
-                Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && settings().mode.is_none() => {
+                Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && self.forced().is_none() => {
                     self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
                     several = true;
                 }
                 Err(BindError::NotSupported(why))
-                    if self.geometry == Geometry::Unaligned && settings().aligned.is_none() =>
+                    if self.geometry.chunks() == Chunks::Unaligned
+                        && settings().aligned.of(&self.dev.name).is_none() =>
                 {
+                    self.geometry = self.geometry.with(Chunks::Aligned);
                     log(
                         Level::Info,
                         format_args!(
-                            "{}: aligned buffers, since unaligned ones fail ({why}): frames above {} bytes are not received",
+                            "{}: aligned buffers, since unaligned ones fail ({why}): frames above {} bytes are received in pieces",
                             self.dev.name,
-                            Geometry::Aligned.rx_limit()
+                            self.geometry.rx_limit()
                         ),
                     );
-                    self.geometry = Geometry::Aligned;
                 }
                 Err(e) => return Err(self.refused(queue, e)),
             }
@@ -412,11 +525,11 @@ impl NicPort {
         self.queue_busy
     }
 
-    fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
+    /// `multi_buffer`: the sibling whose UMEM it shares has frames of several buffers.
+    fn adopt(&mut self, queue: u32, socket: Socket, multi_buffer: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
         if self.queues.is_empty() && !self.late {
-            // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
-            self.multi_buffer = socket.multi_buffer() || (shares && socket.bound());
+            self.multi_buffer = socket.multi_buffer() || (multi_buffer && socket.bound());
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
                 log(
@@ -439,24 +552,13 @@ impl NicPort {
             tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
             multi_buffer: self.multi_buffer,
+            always: settings().polling.always == Some(true),
+            busy: settings().polling.is_busy(),
         }
     }
 
     /// Gives the kernel the buffers of a receive ring and steers its queue into it.
     fn receive(&mut self, i: u16, region: &Region) -> Result<(), Failure> {
-        let fits = self.mtu_that_fits();
-        if self.dev.mtu > fits {
-            if !self.multi_buffer {
-                return Err(Failure::mtu_too_large(&self.dev.name, self.dev.mtu, fits));
-            }
-            log(
-                Level::Info,
-                format_args!(
-                    "{}: MTU {} is above {fits}: larger frames arrive as NS_MOREFRAG chains",
-                    self.dev.name, self.dev.mtu
-                ),
-            );
-        }
         let plan = self.plan();
         let kring = self.rings.kring(Dir::Rx, i, region);
         let Some((kring, queue)) = kring.zip(self.queues.get_mut(&u32::from(i))) else {
@@ -474,6 +576,34 @@ impl NicPort {
         Ok(())
     }
 
+    /// The receive rings of a selection, with what they are to have of spare buffers and have not.
+    pub fn give_spares(&self, selection: &Selection, region: &mut Region) {
+        for i in self.nic_part(selection).rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region) else { continue };
+            let lacking = (kring.num_slots() + self.spares).saturating_sub(region.given(&kring));
+            if lacking > 0
+                && let Some(_lock) = lock(&kring)
+            {
+                region.give_spares(&kring, lacking);
+            }
+        }
+    }
+
+    /// Gives up to `want` spare buffers back.
+    pub fn take_spares(&self, mut want: u32, region: &mut Region) {
+        for i in 0..self.rings.counts().rx {
+            let Some(kring) = self.rings.kring(Dir::Rx, i, region).filter(|_| want > 0) else { continue };
+            if let Some(_lock) = lock(&kring) {
+                want -= region.take_spares(&kring, want);
+            }
+        }
+    }
+
+    /// Spare buffers of all receive rings, as many as they may get.
+    pub fn most_spares(&self) -> u32 {
+        self.spares.saturating_mul(self.rings.counts().rx.into())
+    }
+
     fn set_pending(&self, region: &Region) {
         for kring in self.rings.krings(region) {
             if HostSide::is_host(&self.rings, kring.dir(), kring.id()) {
@@ -486,13 +616,13 @@ impl NicPort {
 
     /// Binds the socket of a queue whose client has mapped it, if it is not bound.
     fn bind(&mut self, i: u32) -> Result<(), BindError> {
-        let bound = self.queues.values().any(|q| q.socket.bound());
+        let free = self.forced().is_none() && !self.queues.values().any(|q| q.socket.bound());
         let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
         match queue.socket.bind(None) {
             // It was down when it was asked for, or the socket had to be mapped first. The geometry stays: clients know it.
-            Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && !bound && settings().mode.is_none() => {
+            Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && free => {
                 self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
-                self.geometry = Geometry::Aligned;
+                self.geometry = self.geometry.with(Chunks::Aligned);
                 self.queues.values_mut().for_each(|q| q.socket.step_down());
                 return self.bind(i);
             }
@@ -541,7 +671,8 @@ impl NicPort {
                     return Some(RingGrant { ring, kring, carrier, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })
+                let stamps = self.stamps.clone().filter(|_| dir == Dir::Rx);
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan(), stamps }, bell })
             };
             range.filter_map(grant).collect()
         })
@@ -582,7 +713,11 @@ impl NicPort {
     /// unmapped the sockets by now.
     pub fn stop(&mut self, region: &Region) -> Vec<Kring> {
         self.explain(region);
+        // Filters are taken off by the interface's number.
+        let inside = Inside::enter(&self.namespace);
         let host = self.host.stop(&mut *self.program, &mut self.rings, region);
+        drop(inside);
+        self.cut();
         let mut gone = Vec::new();
         for (&i, queue) in &mut self.queues {
             let users = |dir| {

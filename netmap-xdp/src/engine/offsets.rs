@@ -1,7 +1,9 @@
 //! Packet offsets (`NETMAP_REQ_OPT_OFFSETS`): checked against the port, and written into rings that nobody else uses yet.
 //!
-//! NIC rings, pipes, switch ports, null ports and copy monitors have them. Transmission starts at the offset. A received packet is moved behind the offset of its slot, since the kernel places all
-//! packets alike; several slots in one received buffer (`nro_min_gap`) are therefore refused.
+//! All rings but those of zero-copy monitors have them. Transmission starts at the offset. A packet that a NIC received is
+//! moved behind the offset of its slot, since the kernel places all packets alike: several slots in one buffer
+//! (`nro_min_gap`) are refused there, for the kernel would write the next packet over one that was not moved yet. The
+//! others copy what they receive straight to its place.
 
 use super::monitor::shares_region;
 use super::registry::PortKey;
@@ -9,19 +11,18 @@ use super::rings::RingTable;
 use super::{Engine, GrantId};
 use crate::ctl::{Condition, Failure, Offsets, PipeRole};
 use crate::ring::{Dir, Kring};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::Relaxed;
 
-/// What is wrong with the option whatever the port, or its mask: `netmap_offsets_init`.
-fn mask(o: &Offsets) -> Result<u64, Failure> {
+/// What is wrong with the option in buffers of `size` bytes whatever the port, or its mask: `netmap_offsets_init`.
+fn mask(o: &Offsets, size: u32) -> Result<u64, Failure> {
     let mask = match o.bits {
         0 | 64 => u64::MAX,
         bits @ 1..64 => (1 << bits) - 1,
         bits => return Err(Condition::OffsetBits.says(format!("an offset field has 64 bits at most, not {bits}"))),
     };
     let refuse = |message| Err(Condition::OffsetTooLarge.says(message));
-    if o.max > u64::from(BUF_SIZE) {
-        return refuse(format!("offsets up to {} do not lie in buffers of {BUF_SIZE} bytes", o.max));
+    if o.max > u64::from(size) {
+        return refuse(format!("offsets up to {} do not lie in buffers of {size} bytes", o.max));
     }
     if o.max & mask != o.max {
         return refuse(format!("offsets up to {} do not fit in {} bits", o.max, o.bits));
@@ -40,14 +41,18 @@ impl Engine {
         let region = self.ports.home(&held.port, &self.regions);
         let (Some(view), Some(region)) = (view, region) else { return Err(Failure::not_bound()) };
         let counts = view.rings.counts();
+        // A gap as wide as a buffer is what every ring has.
+        let size = region.layout().buf_size;
+        let shared = (1..u64::from(size)).contains(&o.min_gap);
         // A kind of port whose carriers know no offsets is to say so here.
         let peer = match &held.port {
-            PortKey::Nic(_) if o.min_gap != 0 && !held.selection.rx.is_empty() => {
-                let message = format!("{}: received packets cannot share buffers (nro_min_gap)", view.name);
+            PortKey::Nic(_) if shared && held.selection.rx.start < counts.rx && !held.selection.rx.is_empty() => {
+                let message = format!(
+                    "{}: AF_XDP writes whole frames to the start of a buffer, so slots of a NIC cannot share one \
+                     (nro_min_gap); ask for 0, or for {size} or more",
+                    view.name
+                );
                 return Err(Condition::NoOffsets.says(message));
-            }
-            PortKey::Nic(_) if held.selection.tx.end > counts.tx || held.selection.rx.end > counts.rx => {
-                return Err(Condition::NoOffsets.says(format!("{}: host rings have no offsets", view.name)));
             }
             PortKey::Monitor(_) if shares_region(flags) => {
                 let message = format!("{}: a zero-copy monitor gets packets where they lie; capture copies", view.name);
@@ -57,7 +62,7 @@ impl Engine {
             PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),
             PortKey::Pipe(k, PipeRole::Slave) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Master)),
         };
-        let (mut mask, mut max) = (mask(o)?, o.max);
+        let (mut mask, mut max) = (mask(o, size)?, o.max);
         let rings: Vec<(Kring, u32)> = RingTable::ranges(&held.selection)
             .into_iter()
             .flat_map(|(dir, range)| range.map(move |i| (dir, i)))
@@ -80,7 +85,7 @@ impl Engine {
                 far.rings.kring(dir, k.id(), region)
             });
             if k.state().offset_mask.load(Relaxed) == 0 {
-                k.allow_offsets(mask, max);
+                k.allow_offsets(mask, max, o.min_gap);
                 if let Some(far) = far.as_ref().filter(|far| far.state().offset_mask.load(Relaxed) == 0) {
                     // The other end finds packets by this, whether or not it asks for offsets of its own.
                     far.ring().offset_mask.store(mask, Relaxed);
@@ -99,7 +104,7 @@ mod tests {
     use super::*;
 
     fn asked(max: u64, initial: u64, bits: u32) -> Result<u64, i32> {
-        mask(&Offsets { max, initial, bits, tx_align: 0, min_gap: 0 }).map_err(|e| e.errno.0)
+        mask(&Offsets { max, initial, bits, tx_align: 0, min_gap: 0 }, 2048).map_err(|e| e.errno.0)
     }
 
     #[test]

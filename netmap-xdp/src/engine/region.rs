@@ -39,9 +39,9 @@ pub struct Region {
 }
 
 impl Region {
-    /// Makes a region of `buffers` buffers.
-    pub fn new(id: u16, buffers: u32) -> Result<Region, Failure> {
-        let layout = Layout::plan(buffers, OBJECTS);
+    /// Makes a region of `buffers` buffers of `buf_size` bytes.
+    pub fn new(id: u16, buffers: u32, buf_size: u32) -> Result<Region, Failure> {
+        let layout = Layout::plan(buffers, buf_size, OBJECTS);
         let failed = |call, e| Failure::system(&Error::new(call, format!("{} bytes of region {id}", layout.size), e));
         let fd = sealed_memfd(c"netmap-region", layout.size as usize).map_err(|e| failed("memfd_create", e))?;
         let memory = Memory::map(&fd, layout.size as usize, 0, false).map_err(|e| failed("mmap", e))?;
@@ -102,7 +102,8 @@ impl Region {
                 None => (Arc::new(self.share()?), 0, Some(self.memory.clone())),
             },
         };
-        Ok(RegionGrant { fd, at, size: self.layout.size, of_program: self.source.is_some(), here })
+        let Layout { size, buf_size, .. } = self.layout;
+        Ok(RegionGrant { fd, at, size, buf_size, of_program: self.source.is_some(), here })
     }
 
     /// The buffer pool as a UMEM.
@@ -145,8 +146,8 @@ impl Region {
         }
         let len = size_of::<RingHeader>() as u64 + u64::from(slots) * size_of::<SlotView>() as u64;
         let offset = self.objects.alloc(len).ok_or_else(|| self.short_of(slots))?;
-        let place =
-            RingPlace { offset, slots, buffers_at: self.layout.buffer(0), buffers: self.layout.buffers, dir, id };
+        let Layout { buffers, buf_size, .. } = self.layout;
+        let place = RingPlace { offset, slots, buffers_at: self.layout.buffer(0), buffers, buf_size, dir, id };
         let ring =
             Kring::attach(&self.memory, place, private, kring).map_err(|e| Condition::System.says(e.to_string()))?;
         for i in 0..slots {
@@ -163,6 +164,38 @@ impl Region {
             self.filled.insert(offset, slots);
         }
         Ok(place)
+    }
+
+    /// Gives a ring so many spare buffers, as far as there are any. Its lock is the caller's, or nobody has it yet.
+    pub fn give_spares(&mut self, ring: &Kring, want: u32) {
+        let mut given = 0;
+        while given < want {
+            let Some(idx) = self.buffers.alloc() else { break };
+            if !ring.add_spare(idx) {
+                let _ = self.buffers.free(idx);
+                break;
+            }
+            given += 1;
+        }
+        *self.filled.entry(ring.place().offset).or_default() += given;
+    }
+
+    /// How many buffers a ring was given, for its slots and as spare ones.
+    pub fn given(&self, ring: &Kring) -> u32 {
+        self.filled.get(&ring.place().offset).copied().unwrap_or(0)
+    }
+
+    /// Takes up to `want` spare buffers from a ring whose lock is the caller's; returns how many.
+    pub fn take_spares(&mut self, ring: &Kring, want: u32) -> u32 {
+        let Some(given) = self.filled.get_mut(&ring.place().offset) else { return 0 };
+        let mut taken = 0;
+        while taken < want.min(given.saturating_sub(ring.num_slots())) {
+            let Some(idx) = ring.take_spare() else { break };
+            // What a scribbled state names twice stays where it is.
+            taken += u32::from(self.buffers.free(idx).is_ok());
+        }
+        *given -= taken;
+        taken
     }
 
     /// Frees a ring; its buffers are another matter.

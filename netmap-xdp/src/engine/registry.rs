@@ -3,7 +3,7 @@
 use super::ghosts::Ghost;
 use super::grant::RingGrant;
 use super::monitor::{self, Links, MonitorPort};
-use super::nic::NicPort;
+use super::nic::{NicPort, Registration};
 use super::null::NullPort;
 use super::pipe::Pipe;
 use super::region::Region;
@@ -13,7 +13,6 @@ use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Fd, Level, Mode, log, namespace_id};
-use crate::xsk::Geometry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -171,9 +170,9 @@ impl Ports {
             PortKey::Nic(k) => {
                 // Out of the map meanwhile: its siblings are asked for their sockets.
                 let mut port = self.nics.remove(k).ok_or_else(gone)?;
-                let sibling = |g: Geometry, mode: Mode| {
+                let sibling = |like: Registration| {
                     let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region_id);
-                    here.map(|(_, p)| p).find_map(|p| p.sibling(g, mode))
+                    here.map(|(_, p)| p).find_map(|p| p.sibling(like))
                 };
                 let started = port.start(selection, region, &sibling);
                 self.queue_busy = started.is_err() && port.queue_busy();
@@ -184,6 +183,34 @@ impl Ports {
             PortKey::Monitor(k) => self.monitors.get_mut(k).ok_or_else(gone)?.start(selection, region),
             PortKey::Null(k) => self.nulls.get_mut(k).ok_or_else(gone)?.start(selection, region),
             PortKey::Vale(k) => self.vales.start(*k, selection, region),
+        }
+    }
+
+    /// Gives the selected receive rings of a NIC the spare buffers that they lack, as far as there are any.
+    pub fn give_spares(&self, key: &PortKey, selection: &Selection, region: &mut Region) {
+        if let PortKey::Nic(k) = key
+            && let Some(nic) = self.nics.get(k)
+        {
+            nic.give_spares(selection, region);
+        }
+    }
+
+    /// Spare buffers that a port gets at most.
+    pub fn most_spares(&self, key: &PortKey) -> u32 {
+        match key {
+            PortKey::Nic(k) => self.nics.get(k).map_or(0, NicPort::most_spares),
+            PortKey::Pipe(..) | PortKey::Null(_) | PortKey::Monitor(_) | PortKey::Vale(_) => 0,
+        }
+    }
+
+    /// Takes spare buffers from receive rings of NICs, so that `need` are free: slots come before spares.
+    pub fn spare(&self, need: u32, region: &mut Region) {
+        let home = region.id;
+        for (_, nic) in self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == home) {
+            let short = need.saturating_sub(region.available());
+            if short > 0 {
+                nic.take_spares(short, region);
+            }
         }
     }
 

@@ -58,8 +58,13 @@ pub struct RingTable {
 impl RingTable {
     /// Bytes of private state that such a table takes.
     pub fn size(counts: RingCounts, slots: [u32; 2]) -> u64 {
+        RingTable::size_with(counts, slots, 0)
+    }
+
+    /// The same with room for so many spare buffers in each receive ring.
+    pub fn size_with(counts: RingCounts, slots: [u32; 2], room: u32) -> u64 {
         let [tx, rx] = RingTable::all(counts);
-        u64::from(tx) * KringPlace::size(slots[0]) + u64::from(rx) * KringPlace::size(slots[1])
+        u64::from(tx) * KringPlace::size(slots[0], 0) + u64::from(rx) * KringPlace::size(slots[1], room)
     }
 
     /// How many rings there are in each direction; the host rings follow the others.
@@ -69,17 +74,22 @@ impl RingTable {
 
     /// A table of rings; their state lies in `private` from offset `base`.
     pub fn new(counts: RingCounts, slots: [u32; 2], private: Arc<Private>, base: u64) -> RingTable {
+        RingTable::new_with(counts, slots, private, base, 0)
+    }
+
+    /// The same with room for so many spare buffers in each receive ring, but for the host's.
+    pub fn new_with(counts: RingCounts, slots: [u32; 2], private: Arc<Private>, base: u64, room: u32) -> RingTable {
         let mut at = base;
-        let mut rings = |n: u16, slots: u32| {
-            let ring = |_| {
-                let kring = KringPlace { offset: at };
-                at += KringPlace::size(slots);
+        let mut rings = |n: u16, sparing: u16, slots: u32, room: u32| {
+            let ring = |i| {
+                let kring = KringPlace { offset: at, room: if i < sparing { room } else { 0 } };
+                at += KringPlace::size(slots, room);
                 Ring { users: 0, exclusive: false, place: None, kring }
             };
             (0..n).map(ring).collect()
         };
         let [tx, rx] = RingTable::all(counts);
-        RingTable { counts, slots, rings: [rings(tx, slots[0]), rings(rx, slots[1])], private }
+        RingTable { counts, slots, rings: [rings(tx, 0, slots[0], 0), rings(rx, counts.rx, slots[1], room)], private }
     }
 
     /// How many rings there are.

@@ -33,13 +33,16 @@ pub struct Status {
     pub next: Option<u32>,
 }
 
-/// A region, and where its buffers are: `free + slots + kernel + extra + private + missing` is `buffers`.
+/// A region, and where its buffers are: `free + slots + kernel + spare + extra + private + missing` is
+/// `buffers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionStatus {
     /// Its memory id.
     pub id: u16,
     /// The port that has it to itself; empty for one that ports share by id.
     pub owner: String,
+    /// Bytes of a buffer.
+    pub buf_size: u32,
     /// Buffers that could be free.
     pub buffers: u32,
     /// Those that are.
@@ -48,6 +51,8 @@ pub struct RegionStatus {
     pub slots: u32,
     /// With the kernel: to be received into, or on their way out.
     pub kernel: u32,
+    /// In NIC receive rings, to step in for what programs keep.
+    pub spare: u32,
     /// On lists of extra buffers.
     pub extra: u32,
     /// Taken off such lists by programs, and in no slot.
@@ -240,7 +245,8 @@ impl Engine {
     /// Where the buffers of a region are.
     fn account(&self, region: &Region, owner: &str, accounts: bool) -> RegionStatus {
         let (buffers, free) = (region.usable(), region.available());
-        let mut told = RegionStatus { id: region.id, owner: owner.into(), buffers, free, ..RegionStatus::default() };
+        let (id, buf_size) = (region.id, region.layout().buf_size);
+        let mut told = RegionStatus { id, owner: owner.into(), buf_size, buffers, free, ..RegionStatus::default() };
         if !accounts {
             return told;
         }
@@ -264,7 +270,8 @@ impl Engine {
         told.examples = named.into_iter().chain(look.twice.iter().take(NAMED).copied()).collect();
         let rest = buffers.saturating_sub(free + told.extra + missing);
         told.kernel = look.kernel.min(rest);
-        told.slots = rest - told.kernel;
+        told.spare = look.spare.min(rest - told.kernel);
+        told.slots = rest - told.kernel - told.spare;
         told
     }
 
@@ -296,6 +303,7 @@ struct Look {
     twice: BTreeSet<u32>,
     extra: usize,
     kernel: u32,
+    spare: u32,
 }
 
 impl Look {
@@ -311,7 +319,8 @@ impl Look {
             }
         }
         let missing = (0..).zip(&seen).filter(|(_, seen)| !**seen).map(|(i, _)| i).collect();
-        Look { missing, twice, extra: lists.len(), kernel: engine.ports.with_kernel(region) }
+        let [kernel, spare] = engine.ports.with_kernel(region);
+        Look { missing, twice, extra: lists.len(), kernel, spare }
     }
 }
 
@@ -330,6 +339,7 @@ pub(super) fn kernels(k: &Kring) -> u32 {
     let n = k.num_slots();
     match k.dir() {
         Dir::Tx => k.under_way(),
+        Dir::Rx if !k.spares().is_empty() => k.with_kernel(),
         Dir::Rx => {
             let ours = distance(k.hwcur() % n, k.hwtail() % n, n);
             let theirs = (ours..n).map(|i| (k.hwcur() % n + i) % n);
@@ -404,10 +414,11 @@ impl Ports {
         }
     }
 
-    /// Buffers of a region that the kernel has.
-    fn with_kernel(&self, region: &Region) -> u32 {
+    /// Buffers of a region that the kernel has, and spare ones.
+    fn with_kernel(&self, region: &Region) -> [u32; 2] {
         let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region.id);
-        here.flat_map(|(_, nic)| nic.rings().krings(region)).map(|k| kernels(&k)).sum()
+        let rings = here.flat_map(|(_, nic)| nic.rings().krings(region));
+        rings.fold([0; 2], |[kernel, spare], k| [kernel + kernels(&k), spare + k.spare()])
     }
 }
 

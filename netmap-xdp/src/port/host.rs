@@ -21,14 +21,14 @@ use super::{BadSlot, Carrier, PortRing};
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_FORWARD, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
-use crate::sys::{Errno, Fd, tap};
+use crate::sys::{Errno, Fd, settings, tap};
 use inbox::Inbox;
 use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// Shortest frame that a TAP takes: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -53,13 +53,14 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         let slot = k.slot(i);
         let flags = slot.flags.load(Relaxed);
         let (idx, len) = (slot.buf_idx.load(Relaxed), usize::from(slot.len.load(Relaxed)));
+        let offset = k.offset(slot);
         match (k.buffer(idx), room.get_mut(at..at + len)) {
             (None, _) => wrong = Some(Drop::BadBuffer),
-            (Some(_), _) if len > BUF_SIZE as usize => wrong = wrong.or(Some(Drop::TooLong)),
+            (Some(_), _) if len > (k.buf_size() - offset) as usize => wrong = wrong.or(Some(Drop::TooLong)),
             (Some(_), None) => wrong = wrong.or(Some(Drop::BadChain)),
             (Some(from), Some(to)) => {
                 // In the region, by what `buffer` and the length say.
-                let _ = k.region().read(from, to);
+                let _ = k.region().read(from + u64::from(offset), to);
                 at += len;
             }
         }
@@ -72,6 +73,22 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         wrong = Some(Drop::TooShort);
     }
     wrong.map_or(Ok(at), Err)
+}
+
+/// How many slots from `i` on a received frame of `len` bytes takes; as many as the ring has if it finds no room at all.
+#[inline]
+fn slots_for(k: &Kring, mut i: u32, len: usize) -> u32 {
+    let n = k.num_slots();
+    if !k.has_offsets() {
+        return len.div_ceil(k.buf_size() as usize) as u32;
+    }
+    let (mut room, mut slots) = (0, 0);
+    while room < len && slots < n {
+        room += k.rx_room(k.slot(i)) as usize;
+        i = next_slot(i, n);
+        slots += 1;
+    }
+    slots
 }
 
 /// The slot `by` slots after `i`.
@@ -261,7 +278,7 @@ impl HostRx {
                 }
                 continue;
             };
-            let slots = len.div_ceil(BUF_SIZE as usize) as u32;
+            let slots = slots_for(k, at, len);
             if slots >= n {
                 inbox.skip();
                 k.dropped(Drop::TooLong);
@@ -271,7 +288,7 @@ impl HostRx {
                 break;
             }
             let Some(parts) = inbox.next() else { break };
-            at = HostRx::place(k, at, parts);
+            at = HostRx::place(k, at, slots, parts);
             packets += 1;
             bytes += len as u64;
         }
@@ -281,23 +298,24 @@ impl HostRx {
         }
     }
 
-    /// Writes a frame into the held buffers of slots from `at` on; returns the slot behind.
+    /// Writes a frame into the held buffers of `slots` slots from `at` on; returns the slot behind. They have room for it,
+    /// unless the program changes offsets of slots that are not its own: then the end is cut.
     #[inline]
-    fn place(k: &Kring, mut at: u32, [head, body]: [&[u8]; 2]) -> u32 {
+    fn place(k: &Kring, mut at: u32, slots: u32, [head, body]: [&[u8]; 2]) -> u32 {
         let (mut head, mut body) = (head, body);
-        loop {
+        for left in (0..slots).rev() {
             let slot = k.slot(at);
             let idx = k.held(at).load(Relaxed);
-            let (mut len, size) = (0, BUF_SIZE as usize);
+            let (mut len, offset, size) = (0, k.offset(slot), k.rx_room(slot) as usize);
             for part in [&mut head, &mut body] {
                 let (now, later) = part.split_at(part.len().min(size - len));
                 if let Some(to) = k.buffer(idx) {
                     // In the region, as `buffer` says.
-                    let _ = k.region().write(to + len as u64, now);
+                    let _ = k.region().write(to + u64::from(offset) + len as u64, now);
                 }
                 (*part, len) = (later, len + now.len());
             }
-            let more = !head.is_empty() || !body.is_empty();
+            let more = left > 0;
             let mut flags = if more { NS_MOREFRAG } else { 0 };
             if slot.buf_idx.load(Relaxed) != idx {
                 slot.buf_idx.store(idx, Relaxed);
@@ -308,10 +326,8 @@ impl HostRx {
             slot.len.store(len as u16, Relaxed);
             slot.flags.store(flags, Relaxed);
             at = next_slot(at, k.num_slots());
-            if !more {
-                return at;
-            }
         }
+        at
     }
 }
 
@@ -348,10 +364,15 @@ impl Carrier for HostRx {
     }
 }
 
-/// Whether the program asked for transparent forwarding on a ring.
+/// Whether transparent forwarding was asked for on a ring: by the program, or for all rings by whoever started it.
 #[inline]
-fn forwards(k: &Kring) -> bool {
-    k.ring().flags.load(Relaxed) & NR_FORWARD != 0
+pub fn forwards(k: &Kring) -> bool {
+    k.ring().flags.load(Relaxed) & NR_FORWARD != 0 || settings().forward_all
+}
+
+/// Whether the packet that begins in a slot of such a ring is to go on.
+fn marked(slot: &SlotView) -> bool {
+    slot.flags.load(Relaxed) & NS_FORWARD != 0 || settings().forward_all
 }
 
 /// Sends what a host ring releases to the NIC: the buffers change places with those of free transmit slots.
@@ -386,7 +407,7 @@ impl ForwardDown {
         }
         while i != head {
             let (slots, _) = chain(k, i, head);
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+            if marked(k.slot(i)) {
                 k.dropped(Drop::NoRoom);
             }
             i = ahead(i, slots, n);
@@ -402,7 +423,7 @@ impl ForwardDown {
         }
         while i != head {
             let (slots, whole) = chain(k, i, head);
-            if k.slot(i).flags.load(Relaxed) & NS_FORWARD != 0 {
+            if marked(k.slot(i)) {
                 if distance(at, tail, m) < slots {
                     break;
                 }
@@ -411,7 +432,12 @@ impl ForwardDown {
                     k.is_buffer(from.buf_idx.load(Relaxed)) && to.is_buffer(slot.buf_idx.load(Relaxed))
                 };
                 if whole && (0..slots).all(good) {
-                    (0..slots).for_each(|s| exchange(k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m))));
+                    for s in 0..slots {
+                        let (from, slot) = (k.slot(ahead(i, s, n)), to.slot(ahead(at, s, m)));
+                        let offset = k.offset(from);
+                        exchange(from, slot);
+                        settle(to, slot, offset);
+                    }
                     at = ahead(at, slots, m);
                 } else {
                     k.dropped(Drop::BadChain);
@@ -436,26 +462,46 @@ fn exchange(from: &SlotView, to: &SlotView) {
     from.flags.store(NS_BUF_CHANGED, Relaxed);
 }
 
-/// A NIC receive ring whose released packets go to the stack where the program marked them.
-pub struct ForwardUp {
-    inner: Box<dyn Carrier>,
-    up: Uplink,
+/// The packet of `slot` begins at `offset` of its buffer: the ring learns that, or the packet moves to where the ring has it.
+#[inline]
+fn settle(k: &Kring, slot: &SlotView, offset: u32) {
+    if !k.has_offsets() && offset == 0 {
+        return;
+    }
+    k.set_offset(slot, offset.into());
+    let (to, len) = (k.offset(slot), u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset));
+    if let Some(start) = k.buffer(slot.buf_idx.load(Relaxed)).filter(|_| to < offset) {
+        // In the buffer, since it was there before, and further on.
+        let _ = k.region().shift(start + u64::from(offset), start + u64::from(to), len as usize);
+    }
 }
 
-impl ForwardUp {
+/// The TAP that leads from a NIC's rings to the stack, once there is one.
+pub type WayUp = Arc<OnceLock<Arc<Fd>>>;
+
+/// A NIC receive ring whose released packets go to the stack where the program marked them.
+pub struct ForwardUp<C> {
+    inner: C,
+    way: WayUp,
+    /// Made when it is first used: its buffers are large.
+    up: OnceLock<Uplink>,
+}
+
+impl<C: Carrier> ForwardUp<C> {
     /// Adds forwarding to `inner`.
-    pub fn new(inner: Box<dyn Carrier>, tap: Arc<Fd>) -> ForwardUp {
-        ForwardUp { inner, up: Uplink::new(tap) }
+    pub fn new(inner: C, way: WayUp) -> ForwardUp<C> {
+        ForwardUp { inner, way, up: OnceLock::new() }
     }
 
     #[cold]
     fn forward(&self, k: &Kring) {
+        let Some(tap) = self.way.get() else { return };
         // What the stack refuses is counted, and what is no buffer is seen when the slots are released.
-        let _ = self.up.send(k, |slot| slot.flags.load(Relaxed) & NS_FORWARD != 0);
+        let _ = self.up.get_or_init(|| Uplink::new(tap.clone())).send(k, marked);
     }
 }
 
-impl Carrier for ForwardUp {
+impl<C: Carrier> Carrier for ForwardUp<C> {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         if k.hwcur() != k.rhead() && forwards(k) {
@@ -474,6 +520,10 @@ impl Carrier for ForwardUp {
 
     fn resting(&self) -> bool {
         self.inner.resting()
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        self.inner.arrived()
     }
 
     fn socket(&self) -> Option<RawFd> {

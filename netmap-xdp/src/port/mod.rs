@@ -12,12 +12,13 @@ pub mod null;
 pub mod pipe;
 pub mod vale;
 
-use crate::ring::{Cursors, Dir, Kring};
+use crate::ring::{BadCursor, Cursors, Dir, Kring};
 use crate::sync::{Ordering::*, fence};
 use crate::sys::{self, Fd, realtime};
 use monitor::{Tap, Taps};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Moves packets between a netmap ring and whatever is behind it.
 pub trait Carrier: Send + Sync {
@@ -45,6 +46,11 @@ pub trait Carrier: Send + Sync {
     /// Whether what is stalled waits for a link that is down: there is no use in trying often.
     fn resting(&self) -> bool {
         false
+    }
+
+    /// When the last packet arrived, by the clock of what received it, where that tells.
+    fn arrived(&self) -> Option<Duration> {
+        None
     }
 
     /// The AF_XDP socket behind the ring, if there is one: for statistics.
@@ -272,26 +278,7 @@ impl PortRing {
     /// Syncs the ring with cursors that the program keeps in a CSB; `head`, `cur` and `tail` of the ring itself are not
     /// touched. Returns, beside how it ended, whether `tail` moved.
     pub fn sync_at(&self, client: u32, cursors: Cursors) -> (Synced, bool) {
-        let k = &self.kring;
-        if k.state().stopped.load(Relaxed) != 0 {
-            return (Synced::Stopped, false);
-        }
-        let Some(lock) = k.try_lock(client) else { return (Synced::Busy, false) };
-        self.mend();
-        if k.begin_at(cursors).is_err() || self.carrier.sync(k).is_err() {
-            k.reinit();
-            return (Synced::Reinit, false);
-        }
-        k.count_sync();
-        if k.dir() == Dir::Rx {
-            k.stamp(realtime());
-        }
-        let moved = k.finish_at();
-        drop(lock);
-        if moved {
-            self.toll();
-        }
-        (Synced::Done, moved)
+        self.sync_by(client, |k| k.begin_at(cursors), Kring::finish_at)
     }
 
     /// Repairs the ring for those who wait at its other end, if a death left it so and nobody syncs it now.
@@ -314,38 +301,49 @@ impl PortRing {
     /// Syncs the ring on behalf of `client` (not 0).
     #[inline]
     pub fn sync(&self, client: u32) -> Synced {
+        self.sync_by(client, Kring::begin, Kring::finish).0
+    }
+
+    /// The same, where `begin` takes the program's cursors and `finish` tells it what was reached, and whether that is news.
+    #[inline]
+    fn sync_by(
+        &self,
+        client: u32,
+        begin: impl FnOnce(&Kring) -> Result<(), BadCursor>,
+        finish: impl FnOnce(&Kring) -> bool,
+    ) -> (Synced, bool) {
         let k = &self.kring;
         if k.state().stopped.load(Relaxed) != 0 {
-            return Synced::Stopped;
+            return (Synced::Stopped, false);
         }
-        let Some(lock) = k.try_lock(client) else { return Synced::Busy };
+        let Some(lock) = k.try_lock(client) else { return (Synced::Busy, false) };
         self.mend();
         if self.taps.stale(k) {
-            return Synced::Stale;
+            return (Synced::Stale, false);
         }
-        if k.begin().is_err() {
+        if begin(k).is_err() {
             k.reinit();
-            return Synced::Reinit;
+            return (Synced::Reinit, false);
         }
-        let moved = if self.taps.none() {
+        let done = if self.taps.none() {
             self.carrier.sync(k)
         } else {
-            let Some(moved) = self.taps.sync(client, k, &*self.carrier) else { return Synced::Busy };
-            moved
+            let Some(done) = self.taps.sync(client, k, &*self.carrier) else { return (Synced::Busy, false) };
+            done
         };
         k.count_sync();
-        if moved.is_err() {
+        if done.is_err() {
             k.reinit();
-            return Synced::Reinit;
+            return (Synced::Reinit, false);
         }
-        let moved = k.finish();
+        let moved = finish(k);
         if k.dir() == Dir::Rx {
-            k.stamp(realtime());
+            k.stamp(self.carrier.arrived().unwrap_or_else(realtime));
         }
         drop(lock);
         if moved {
             self.toll();
         }
-        Synced::Done
+        (Synced::Done, moved)
     }
 }

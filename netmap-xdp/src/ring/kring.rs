@@ -7,11 +7,15 @@
 //!            hwtail .. hwcur   the kernel's: `held[slot]` names the buffer that it may write
 //! ```
 //! `held` is private, so the buffers that are out of the program's hands are known whatever the program writes.
+//!
+//! A NIC's receive ring has more buffers than slots. Those that are neither the program's nor the kernel's are spare, and
+//! step in for those that the program keeps: the kernel's are `held[hwtail .. filled)`, which goes on past hwcur, since what
+//! the kernel will put into a slot need not wait until the program has done with what is in it.
 
 use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
 use super::layout::{KringState, REASONS, RingHeader, SlotView};
 use crate::index::{distance, next_slot, prev_slot};
-use crate::shm::{BUF_SIZE, Memory, OutOfRange, Packets, Ref, Slice};
+use crate::shm::{Memory, OutOfRange, Packets, Ref, Slice};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*, compiler_fence};
 use std::collections::HashSet;
 use std::mem::size_of;
@@ -78,6 +82,8 @@ pub struct RingPlace {
     pub buffers_at: u64,
     /// Buffers of the region.
     pub buffers: u32,
+    /// Bytes of each.
+    pub buf_size: u32,
     /// Direction.
     pub dir: Dir,
     /// Index of the ring in its direction.
@@ -87,14 +93,16 @@ pub struct RingPlace {
 /// Where its private state lies in the port's memfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KringPlace {
-    /// Offset of the [`KringState`]; `held` follows it.
+    /// Offset of the [`KringState`]; `held` follows it, then the spare buffers.
     pub offset: u64,
+    /// How many spare buffers there is room for: none but in a NIC's receive rings, where all can be spare for a moment.
+    pub room: u32,
 }
 
 impl KringPlace {
-    /// Bytes that a ring of `slots` slots takes.
-    pub fn size(slots: u32) -> u64 {
-        (size_of::<KringState>() as u64 + u64::from(slots) * 4).next_multiple_of(64)
+    /// Bytes that a ring of `slots` slots takes, with room for so many spare buffers.
+    pub fn size(slots: u32, room: u32) -> u64 {
+        (size_of::<KringState>() as u64 + (u64::from(slots) + u64::from(room)) * 4).next_multiple_of(64)
     }
 }
 
@@ -104,6 +112,7 @@ pub struct Kring {
     slots: Slice<SlotView>,
     state: Ref<KringState>,
     held: Slice<AtomicU32>,
+    spares: Slice<AtomicU32>,
     packets: Packets,
     place: RingPlace,
 }
@@ -132,7 +141,8 @@ impl Kring {
             slots: region.slice(place.offset + size_of::<RingHeader>() as u64, n)?,
             state: private.object(kplace.offset)?,
             held: private.slice(kplace.offset + size_of::<KringState>() as u64, n)?,
-            packets: Packets::at(region, place.buffers_at, place.buffers)?,
+            spares: private.slice(kplace.offset + (size_of::<KringState>() + n * 4) as u64, kplace.room as usize)?,
+            packets: Packets::at(region, place.buffers_at, place.buffers, place.buf_size)?,
             place,
         })
     }
@@ -143,7 +153,7 @@ impl Kring {
         let (r, s) = (&self.ring, &self.state);
         r.buf_ofs.store(self.place.buffers_at as i64 - self.place.offset as i64, Relaxed);
         r.num_slots.store(self.place.slots, Relaxed);
-        r.nr_buf_size.store(BUF_SIZE, Relaxed);
+        r.nr_buf_size.store(self.place.buf_size, Relaxed);
         r.ringid.store(self.place.id, Relaxed);
         r.dir.store(self.place.dir as u16, Relaxed);
         r.flags.store(0, Relaxed);
@@ -157,6 +167,7 @@ impl Kring {
         }
         s.offset_mask.store(0, Relaxed);
         s.offset_max.store(0, Relaxed);
+        s.offset_gap.store(0, Relaxed);
         for cell in [&s.packets, &s.bytes, &s.syncs, &s.reinits].into_iter().chain(&s.drops) {
             cell.store(0, Relaxed);
         }
@@ -167,7 +178,7 @@ impl Kring {
         s.producer.store(0, Relaxed);
         s.lease.store(0, Relaxed);
         s.sleeping.store(0, Relaxed);
-        for cell in [&s.taps, &s.shown, &s.tap_lock, &s.repair, &s.moves] {
+        for cell in [&s.taps, &s.shown, &s.tap_lock, &s.repair, &s.moves, &s.filled, &s.spares] {
             cell.store(0, Relaxed);
         }
         // Positions of AF_XDP rings of which nothing is known: a producer that never moved leaves the cursors where they are.
@@ -241,6 +252,12 @@ impl Kring {
         &self.held
     }
 
+    /// Bytes of a buffer: `nr_buf_size`.
+    #[inline]
+    pub fn buf_size(&self) -> u32 {
+        self.packets.size()
+    }
+
     /// The buffers of the region.
     #[inline]
     pub fn packets(&self) -> &Packets {
@@ -250,7 +267,7 @@ impl Kring {
     /// Offset of a buffer in the region, if there is such a buffer.
     #[inline]
     pub fn buffer(&self, idx: u32) -> Option<u64> {
-        self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
+        self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(self.buf_size()))
     }
 
     /// Whether slots have offsets at all.
@@ -266,7 +283,7 @@ impl Kring {
         if mask == 0 {
             return 0;
         }
-        let most = self.state.offset_max.load(Relaxed).min(u64::from(BUF_SIZE));
+        let most = self.state.offset_max.load(Relaxed).min(u64::from(self.buf_size()));
         (slot.ptr.load(Relaxed) & mask).min(most) as u32
     }
 
@@ -276,10 +293,22 @@ impl Kring {
         slot.ptr.store(slot.ptr.load(Relaxed) & !mask | offset & mask, Relaxed);
     }
 
-    /// Lets slots have offsets, of at most `max`, in the bits of `mask`.
-    pub fn allow_offsets(&self, mask: u64, max: u64) {
+    /// How many bytes of a received packet `slot` takes behind its offset.
+    #[inline]
+    pub fn rx_room(&self, slot: &SlotView) -> u32 {
+        let rest = self.buf_size() - self.offset(slot);
+        match self.state.offset_gap.load(Relaxed) {
+            0 => rest,
+            gap => gap.min(rest.into()) as u32,
+        }
+    }
+
+    /// Lets slots have offsets, of at most `max`, in the bits of `mask`; `gap` is the room of a slot, see
+    /// [`rx_room`](Kring::rx_room).
+    pub fn allow_offsets(&self, mask: u64, max: u64, gap: u64) {
         self.state.offset_mask.store(mask, Relaxed);
         self.state.offset_max.store(max, Relaxed);
+        self.state.offset_gap.store(gap, Relaxed);
         self.ring.offset_mask.store(mask, Relaxed);
     }
 
@@ -368,7 +397,7 @@ impl Kring {
         let s = &self.state;
         let n = self.place.slots;
         // The private state is ours, but other processes that bound the port can reach it too.
-        if [&s.hwcur, &s.hwtail, &s.rhead, &s.rtail].iter().any(|c| c.load(Relaxed) >= n) {
+        if [&s.hwcur, &s.hwtail, &s.rhead, &s.rtail, &s.filled].iter().any(|c| c.load(Relaxed) >= n) {
             return Err(BadCursor::Outside);
         }
         let c = match self.place.dir {
@@ -430,7 +459,7 @@ impl Kring {
             if !self.is_buffer(slot.buf_idx.load(Relaxed)) {
                 slot.buf_idx.store(0, Relaxed);
                 slot.len.store(0, Relaxed);
-            } else if u32::from(slot.len.load(Relaxed)) > BUF_SIZE {
+            } else if u32::from(slot.len.load(Relaxed)) > self.buf_size() {
                 slot.len.store(0, Relaxed);
             }
         }
@@ -535,9 +564,9 @@ impl Kring {
 
     #[cold]
     fn take_rx_out_of_order(&self, at: u32, idx: u32) -> bool {
-        let (n, hwcur) = (self.place.slots, self.hwcur());
+        let (n, filled) = (self.place.slots, self.filled());
         let mut i = next_slot(at, n);
-        while i != hwcur && i != at {
+        while i != filled && i != at {
             if self.held(i).load(Relaxed) == idx {
                 self.held(i).store(self.held(at).load(Relaxed), Relaxed);
                 self.held(at).store(NO_BUFFER, Relaxed);
@@ -552,6 +581,12 @@ impl Kring {
     /// yields nothing. For teardown and for tests that count buffers.
     pub fn buffers(&self) -> Vec<u32> {
         let n = self.place.slots;
+        if !self.spares.is_empty() {
+            let slots = self.span(self.hwcur(), self.hwtail()).map(|i| self.slot(i).buf_idx.load(Relaxed));
+            let held = self.span(self.hwtail(), self.filled()).map(|i| self.held(i).load(Relaxed));
+            let spare = self.spares.iter().take(self.spare() as usize).map(|cell| cell.load(Relaxed));
+            return slots.chain(held).chain(spare).filter(|&idx| self.is_buffer(idx)).collect();
+        }
         let mut all = Vec::with_capacity(n as usize);
         for i in 0..n {
             let kernels = match self.place.dir {
@@ -574,8 +609,17 @@ impl Kring {
         slots.filter(|&i| self.is_buffer(i)).collect()
     }
 
-    /// Hands `[hwcur, to)` over by `publish`, which moves a producer to `at`, so that a death in between leaves no doubt about
-    /// where hwcur is: see [`Kring::recover_handed`].
+    /// What moves when slots are handed over: hwcur, and of a NIC's receive ring `filled`.
+    #[inline]
+    fn handed(&self) -> &AtomicU32 {
+        match self.place.dir {
+            Dir::Tx => &self.state.hwcur,
+            Dir::Rx => &self.state.filled,
+        }
+    }
+
+    /// Hands slots before `to` over by `publish`, which moves a producer to `at`, so that a death in between leaves no doubt
+    /// about where hwcur, or `filled`, is: see [`Kring::recover_handed`].
     #[inline]
     pub fn hand_over(&self, at: u32, to: u32, publish: impl FnOnce()) {
         self.state.handed_at.store(at, Relaxed);
@@ -584,7 +628,7 @@ impl Kring {
         compiler_fence(SeqCst);
         publish();
         compiler_fence(SeqCst);
-        self.set_hwcur(to);
+        self.handed().store(to, Relaxed);
     }
 
     /// The same for `[hwtail, to)`, received by `publish`, which moves a consumer to `at`.
@@ -598,11 +642,11 @@ impl Kring {
         self.set_hwtail(to);
     }
 
-    /// After a death: hwcur follows the producer if that was moved. It stands at `producer` now.
+    /// After a death: hwcur, or `filled`, follows the producer if that was moved. It stands at `producer` now.
     pub fn recover_handed(&self, producer: u32) {
         let (at, to) = (self.state.handed_at.load(Relaxed), self.state.handed_to.load(Relaxed));
         if at == producer && to < self.place.slots {
-            self.set_hwcur(to);
+            self.handed().store(to, Relaxed);
         }
     }
 
@@ -615,15 +659,19 @@ impl Kring {
     }
 
     /// After a death, receive: `held` of the kernel's slots names each buffer once, and those of `back` again, which had been
-    /// taken for slots that never became the program's. In order, from hwtail.
+    /// taken for slots that never became the program's, in order, from hwtail. What is left of the spare ones is spare.
     pub fn recover_held(&self, back: impl IntoIterator<Item = u32>) {
         let n = self.place.slots;
-        let first = self.hwtail() % n;
-        // All of them if the two cursors meet.
-        let count = n - distance(self.hwcur() % n, first, n);
+        let (hwcur, first, filled) = (self.hwcur() % n, self.hwtail() % n, self.filled() % n);
+        let spares = !self.spares.is_empty();
+        // Without spares all of them if the two cursors meet.
+        let count = if spares { distance(first, filled, n) } else { n - distance(hwcur, first, n) };
         let kernels = || (0..count).map(|k| (first + k) % n);
-        let mut named: HashSet<u32> =
-            (0..n - count).map(|k| self.slot((self.hwcur() % n + k) % n).buf_idx.load(Relaxed)).collect();
+        let mut named: HashSet<u32> = self.span(hwcur, first).map(|i| self.slot(i).buf_idx.load(Relaxed)).collect();
+        if spares {
+            // Written, and not published.
+            (count..n).for_each(|k| self.held((first + k) % n).store(NO_BUFFER, Relaxed));
+        }
         // The later of two names is where the buffer was put when two slots changed places.
         for i in kernels().collect::<Vec<_>>().into_iter().rev() {
             let idx = self.held(i).load(Relaxed);
@@ -639,6 +687,67 @@ impl Kring {
                 self.held(i).store(idx, Relaxed);
             }
         }
+        let mut left = 0;
+        for cell in self.spares.iter().take(self.spare() as usize) {
+            let idx = cell.load(Relaxed);
+            if self.is_buffer(idx) && named.insert(idx) {
+                self.spares[left].store(idx, Relaxed);
+                left += 1;
+            }
+        }
+        self.set_spare(left as u32);
+    }
+
+    /// Slots from `from` to before `to`.
+    fn span(&self, from: u32, to: u32) -> impl Iterator<Item = u32> {
+        let n = self.place.slots;
+        (0..distance(from % n, to % n, n)).map(move |k| (from % n + k) % n)
+    }
+
+    /// NIC receive: the slot up to which the kernel has buffers.
+    #[inline]
+    pub fn filled(&self) -> u32 {
+        self.state.filled.load(Relaxed)
+    }
+
+    /// NIC receive: how many buffers are spare.
+    #[inline]
+    pub fn spare(&self) -> u32 {
+        self.state.spares.load(Relaxed)
+    }
+
+    /// Sets that: those that count are the first ones of [`Kring::spares`].
+    #[inline]
+    pub fn set_spare(&self, count: u32) {
+        self.state.spares.store(count, Relaxed);
+    }
+
+    /// NIC receive: spare buffers, as far as they count.
+    #[inline]
+    pub fn spares(&self) -> &[AtomicU32] {
+        &self.spares
+    }
+
+    /// One more that is spare; false if there is no room.
+    pub fn add_spare(&self, idx: u32) -> bool {
+        let count = self.spare();
+        let Some(cell) = self.spares.get(count as usize) else { return false };
+        cell.store(idx, Relaxed);
+        self.set_spare(count + 1);
+        true
+    }
+
+    /// Takes one that is spare.
+    pub fn take_spare(&self) -> Option<u32> {
+        let last = self.spare().checked_sub(1)?;
+        let idx = self.spares.get(last as usize)?.load(Relaxed);
+        self.set_spare(last);
+        self.is_buffer(idx).then_some(idx)
+    }
+
+    /// NIC receive: how many buffers the kernel has.
+    pub fn with_kernel(&self) -> u32 {
+        self.span(self.hwtail(), self.filled()).filter(|&i| self.held(i).load(Relaxed) != NO_BUFFER).count() as u32
     }
 
     /// Transmit: how many slots wait for a completion.

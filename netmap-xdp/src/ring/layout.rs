@@ -122,7 +122,11 @@ shared_struct! {
         pub received_at: AtomicU32,
         /// As above.
         pub received_to: AtomicU32,
-        _pad1: [AtomicU32; 5],
+        /// NIC receive rings: the slot before which, from hwtail on, `held` names the buffers that the kernel has.
+        pub filled: AtomicU32,
+        /// The same: how many buffers are spare.
+        pub spares: AtomicU32,
+        _pad1: [AtomicU32; 3],
         /// Software ports: the `hwtail` that the other side has published.
         pub peer_tail: AtomicU32,
         _pad3: [AtomicU32; 15],
@@ -150,7 +154,8 @@ shared_struct! {
         pub offset_mask: AtomicU64,
         /// Largest offset.
         pub offset_max: AtomicU64,
-        _pad2: [AtomicU64; 1],
+        /// Most bytes that a received packet may take behind the offset of a slot, 0 for the rest of the buffer.
+        pub offset_gap: AtomicU64,
     }
 }
 

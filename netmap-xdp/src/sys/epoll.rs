@@ -1,6 +1,6 @@
 //! What the daemon's loop needs of the kernel: readiness by level, signals as a descriptor, network namespaces, limits.
 
-use super::{Errno, Error, Fd, identity, syscall};
+use super::{Errno, Error, Fd, c_path, identity, syscall};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -109,6 +109,18 @@ pub fn namespace() -> Result<Fd, Errno> {
     }
 }
 
+/// The network namespace at `path`, of a process or a mount.
+pub fn open_namespace(path: &std::path::Path) -> Result<Fd, Errno> {
+    let path = c_path(path)?;
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    // SAFETY: the path is a C string; the new descriptor is ours.
+    let opened = unsafe {
+        syscall(libc::SYS_openat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0, 0, 0])
+            .map(|fd| Fd::from_raw(fd as RawFd))
+    };
+    opened.and_then(|fd| if is_namespace(&fd) { Ok(fd) } else { Err(Errno(libc::EINVAL)) })
+}
+
 /// Whether `fd` is a network namespace: `NS_GET_NSTYPE`.
 pub fn is_namespace(fd: &Fd) -> bool {
     const NS_GET_NSTYPE: usize = 0xb703;
@@ -131,7 +143,8 @@ pub fn lives_in(pid: i32, fd: &Fd) -> bool {
 #[derive(Debug)]
 pub struct Inside(Fd);
 
-fn set_namespace(fd: &Fd) -> Result<(), Errno> {
+/// Moves the calling thread into a network namespace, for good. `EPERM`: it may not.
+pub fn enter_namespace(fd: &Fd) -> Result<(), Errno> {
     // SAFETY: takes integers.
     unsafe { syscall(libc::SYS_setns, [fd.as_raw_fd() as usize, libc::CLONE_NEWNET as usize, 0, 0, 0, 0]).map(drop) }
 }
@@ -145,14 +158,14 @@ impl Inside {
         if same {
             return Ok(None);
         }
-        set_namespace(fd).map_err(failed("setns"))?;
+        enter_namespace(fd).map_err(failed("setns"))?;
         Ok(Some(Inside(home)))
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if set_namespace(&self.0).is_err() {
+        if enter_namespace(&self.0).is_err() {
             // Whatever came next would happen to the wrong interfaces.
             std::process::abort();
         }

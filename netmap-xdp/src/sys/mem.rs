@@ -12,7 +12,17 @@ pub const PAGE: usize = 4096;
 ///
 /// A peer that holds the descriptor can therefore never make a mapping of ours fault.
 pub fn sealed_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
-    let flags = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as usize;
+    memfd(name, len, 0)
+}
+
+/// The same of huge pages of the usual size, of which `len` is a multiple (else `EINVAL`). Whether enough are free is seen
+/// when it is mapped.
+pub fn huge_memfd(name: &std::ffi::CStr, len: usize) -> Result<Fd, Errno> {
+    memfd(name, len, libc::MFD_HUGETLB)
+}
+
+fn memfd(name: &std::ffi::CStr, len: usize, more: u32) -> Result<Fd, Errno> {
+    let flags = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | more) as usize;
     // SAFETY: `name` is a C string; the other calls take integers; the new descriptor is ours.
     unsafe {
         let fd =

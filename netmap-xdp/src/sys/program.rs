@@ -2,7 +2,9 @@
 //!
 //! Called in the program's own process by the thread that made the request.
 
-use super::{Errno, Fd, Map, OwnProcess, PAGE, UserMem, duplicate, identity, is_internal, sealed_memfd, syscall};
+use super::{
+    Errno, Fd, Map, OwnProcess, PAGE, UserMem, duplicate, huge_memfd, identity, is_internal, sealed_memfd, syscall,
+};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
@@ -47,7 +49,12 @@ impl Range {
     /// Memory that is the process's alone: no file behind it, and not the stack.
     fn anonymous(&self) -> bool {
         let plain = self.path.is_empty() || self.path == "[heap]" || self.path.starts_with("[anon:");
-        self.access.starts_with("rw-p") && self.file.identity.1 == 0 && plain
+        self.access.starts_with("rw-p") && (self.file.identity.1 == 0 && plain || self.huge())
+    }
+
+    /// Anonymous memory of huge pages, which the kernel gives a file of its own.
+    fn huge(&self) -> bool {
+        self.path.starts_with("/anon_hugepage")
     }
 }
 
@@ -115,20 +122,36 @@ pub fn file_of_mapping(addr: u64, len: u64) -> Result<(Fd, SharedFile), Errno> {
 static CONVERTED: Mutex<Vec<Fd>> = Mutex::new(Vec::new());
 
 /// Puts shared memory in the place of the private memory at `addr`, with its contents: the same bytes at the same address,
-/// that others can be given too. Whole pages only.
+/// that others can be given too. Whole pages only; of huge pages the whole mapping, by huge pages if as many are free.
+/// Returns whether huge pages became ordinary ones.
 ///
 /// Errors: `EFAULT` not all of it is there; `EINVAL` it is not anonymous memory, or not whole pages. What another thread
 /// writes there meanwhile may be lost.
-pub fn make_shared(addr: u64, len: u64) -> Result<(), Errno> {
+pub fn make_shared(addr: u64, len: u64) -> Result<bool, Errno> {
     let maps = read_whole(c"/proc/self/maps")?;
     let all = ranges(&maps, addr, len)?;
     let page = PAGE as u64;
     if !all.iter().all(Range::anonymous) || !addr.is_multiple_of(page) || !len.is_multiple_of(page) {
         return Err(Errno(libc::EINVAL));
     }
-    let (at, len) = (addr as usize, len as usize);
-    let fd = sealed_memfd(c"netmap-extmem", len)?;
-    let copy = Map::shared(&fd, len, 0, false)?;
+    let huge = all.iter().any(Range::huge);
+    let (addr, end) = match (all.first(), all.last()) {
+        // A part of a huge page cannot be replaced.
+        (Some(first), Some(last)) if huge => (first.from, last.to),
+        _ => (addr, addr + len),
+    };
+    let (at, len) = (addr as usize, (end - addr) as usize);
+    let of_huge = || {
+        let fd = huge.then(|| huge_memfd(c"netmap-extmem", len).ok()).flatten()?;
+        Some((Map::shared(&fd, len, 0, false).ok()?, fd))
+    };
+    let (copy, fd, lost) = match of_huge() {
+        Some((copy, fd)) => (copy, fd, false),
+        None => {
+            let fd = sealed_memfd(c"netmap-extmem", len)?;
+            (Map::shared(&fd, len, 0, false)?, fd, huge)
+        }
+    };
     let mut bytes = vec![0; 1 << 20];
     for start in (0..len).step_by(bytes.len()) {
         let part = &mut bytes[..(len - start).min(1 << 20)];
@@ -147,7 +170,7 @@ pub fn make_shared(addr: u64, len: u64) -> Result<(), Errno> {
         syscall(libc::SYS_mmap, [at, len, prot as usize, flags as usize, fd.as_raw_fd() as usize, 0])?;
     }
     converted.push(fd);
-    Ok(())
+    Ok(lost)
 }
 
 /// Whether any range maps a file.
@@ -219,6 +242,16 @@ fn open_writable(path: &str) -> Result<Fd, Errno> {
     }
     // A FIFO or a device of the same name is not to be waited for.
     open_at(&CString::new(path).map_err(|_| Errno(libc::EINVAL))?, libc::O_RDWR | libc::O_NONBLOCK)
+}
+
+/// Maps a whole file, shared and writable.
+pub fn map_whole_file(path: &str) -> Result<Map, Errno> {
+    let path = CString::new(path).map_err(|_| Errno(libc::EINVAL))?;
+    // Opening a FIFO or a device is not to be waited for.
+    let fd = open_at(&path, libc::O_RDWR | libc::O_NONBLOCK)?;
+    // SAFETY: an integer; the position in the file is nobody else's.
+    let size = unsafe { syscall(libc::SYS_lseek, [fd.as_raw_fd() as usize, 0, libc::SEEK_END as usize, 0, 0, 0])? };
+    Map::shared(&fd, size, 0, false)
 }
 
 /// The contents of a small file, by system calls.

@@ -4,12 +4,14 @@
 //! high descriptor numbers, out of the way of the program whose process this is, and declared internal, so that a program
 //! that closes what it does not know leaves it alone.
 
-use super::loaded::{self, INJECTED, Loaded, MapFds, OBJECT, RULES, SOCKETS, VERDICTS, load_either};
-use super::program::{Inherited, Loader, Program, needs};
+use super::loaded::{
+    self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, PLAN, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either,
+};
+use super::program::{ClassifierPlan, Inherited, Loader, Program, needs};
 use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Error, Fd};
 use aya::maps::Map;
-use aya::programs::Xdp;
+use aya::programs::{SchedClassifier, Xdp};
 use aya::{EbpfError, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -25,6 +27,19 @@ impl Loader for AyaLoader {
         load_either(queues, load)
     }
 
+    fn load_classifiers(&self, names: &[&str], plan: &ClassifierPlan) -> Result<Vec<Fd>, Error> {
+        let object = EbpfLoader::new().btf(None).override_global(PLAN, plan, true).load(CLASSIFIERS);
+        let mut object = object.map_err(|e| failed("BPF_MAP_CREATE", &e))?;
+        let load = |name: &&str| {
+            let program: &mut SchedClassifier =
+                object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(|| absent(name))?;
+            program.load().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
+            let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
+            high(fd.as_fd())
+        };
+        names.iter().map(load).collect()
+    }
+
     fn take_over(&self, id: u32) -> Result<Inherited, Error> {
         loaded::take_over(id)
     }
@@ -36,6 +51,7 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         .btf(None)
         .map_max_entries(SOCKETS, queues)
         .map_max_entries(VERDICTS, queues)
+        .map_max_entries(STAMPS, queues)
         .load(OBJECT)
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
     let map = |name: &str| {
@@ -50,20 +66,24 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         verdicts: map(VERDICTS)?,
         injected: map(INJECTED)?,
         rules: map(RULES)?,
+        stamps: Some(map(STAMPS)?),
+        scratch: Some(map(SCRATCH)?),
         globals: map(".bss")?,
     };
-    let program: &mut Xdp = object
-        .program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Error::new("BPF_PROG_LOAD", format!("(no {name} in the object)"), Errno(libc::ENOENT)))?;
+    let program: &mut Xdp =
+        object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(|| absent(name))?;
     program.load().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
     let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
     Loaded::new(high(fd.as_fd())?, maps)
     // Here `object` closes its own descriptors, all low ones.
 }
 
+fn absent(name: &str) -> Error {
+    Error::new("BPF_PROG_LOAD", format!("(no {name} in the object)"), Errno(libc::ENOENT))
+}
+
 /// The same object at a high number.
-pub(super) fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
+fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
     // SAFETY: the borrowed descriptor is open, and is given back below without being closed.
     let low = unsafe { Fd::from_raw(fd.as_raw_fd()) };
     let copy = low.try_clone();
@@ -72,7 +92,7 @@ pub(super) fn high(fd: BorrowedFd<'_>) -> Result<Fd, Error> {
 }
 
 /// The system call under an error of aya's, with the verifier's words or aya's own.
-pub(super) fn failed(call: &'static str, error: &EbpfError) -> Error {
+fn failed(call: &'static str, error: &EbpfError) -> Error {
     let mut errno = Errno(libc::EINVAL);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {

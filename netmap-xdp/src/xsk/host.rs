@@ -5,22 +5,21 @@
 //! host receives  descriptor -> TAP  tcx ingress -> NIC, as if it came in there
 //! ```
 //! Owned by the engine, which gives clients the descriptors of the queues. Nothing of it stays once they are closed: links
-//! and device are descriptors. Loaded by aya in whatever process hosts the engine, inside the NIC's network namespace.
+//! and device are descriptors. Called in whatever process hosts the engine, inside the NIC's network namespace.
+//!
+//! A NIC without host rings is cut off from its host by a fourth classifier: [`Cut`].
 
-use super::aya_loader::{failed, high};
+use super::program::{ClassifierPlan, Loader};
 use crate::sys::netdev::bpf::{self, Tcx};
 use crate::sys::netdev::{NetDev, tc};
 use crate::sys::{Errno, Error, Fd, Level, log, settings, tap};
-use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-
-/// Compiled from `bpf/host_rings.bpf.c` by `build.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/host_rings.bpf.o"));
 
 /// How the kernel names the TAP devices.
 const NAME: &str = "netmap%d";
+/// The classifier of [`Cut`].
+const CUT: &str = "netmap_host_cut";
 /// How `tc filter show` names our filters.
 const FILTER: &str = "netmap_host_rings";
 /// An ethertype that no protocol has, for the head of injected frames.
@@ -37,6 +36,8 @@ pub struct HostLinkPlan<'a> {
     pub queue_len: u32,
     /// Whether the NIC's XDP program sees what is injected, and must tell it by a head: generic mode.
     pub headed: bool,
+    /// The head that it knows already, of host rings of a dead engine whose clients go on.
+    pub head: Option<[u8; 14]>,
 }
 
 /// The TAP device of a NIC's host rings.
@@ -59,14 +60,23 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
     Ok(bytes)
 }
 
-fn program(object: &mut Ebpf, name: &str) -> Result<Fd, Error> {
-    let program: &mut SchedClassifier = object
-        .program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Error::new("BPF_PROG_LOAD", format!("(no {name} in the object)"), Errno(libc::ENOENT)))?;
-    program.load().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
-    let fd = program.fd().map_err(|e| failed("BPF_PROG_LOAD", &e.into()))?;
-    high(fd.as_fd())
+/// The constants of the classifiers.
+#[derive(Default)]
+struct Constants {
+    nic: u32,
+    tap: u32,
+    mark: u32,
+    head: Option<[u8; 14]>,
+}
+
+impl Constants {
+    fn image(&self) -> ClassifierPlan {
+        let mut image = [0; 32];
+        let words = [self.nic, self.tap, self.mark, self.head.is_some().into()];
+        image[..16].copy_from_slice(&words.map(u32::to_ne_bytes).concat());
+        image[16..30].copy_from_slice(&self.head.unwrap_or_default());
+        image
+    }
 }
 
 /// A classifier in its place.
@@ -134,9 +144,52 @@ pub fn clean_host_filter(nic: &NetDev) {
     }
 }
 
+/// Processes that hear what the host sends by a NIC, by host rings of an engine that is dead.
+pub fn host_survivors(nic: &NetDev) -> Vec<u32> {
+    let links = bpf::tcx_links(nic.ifindex, Tcx::Egress, "netmap_host_out");
+    links.into_iter().flat_map(|link| bpf::holders(link, &[])[0].clone()).collect()
+}
+
+/// Takes off what an engine that is dead left to its clients to keep the host cut off.
+pub fn end_cuts(nic: &NetDev) {
+    for link in bpf::tcx_links(nic.ifindex, Tcx::Egress, CUT) {
+        // Its holder may go at any time.
+        let _ = bpf::detach_by_id(link);
+    }
+}
+
+/// Keeps what the host sends off a NIC, while it exists.
+pub struct Cut(Arc<Fd>);
+
+impl Cut {
+    /// Cuts the host off from `nic`. None where a classifier would outlive its maker, before Linux 6.6: a killed program must not
+    /// leave a host without its NIC.
+    pub fn open(nic: &NetDev, loader: &dyn Loader) -> Result<Option<Cut>, Error> {
+        if by_clsact() {
+            return Ok(None);
+        }
+        let loaded = loader.load_classifiers(&[CUT], &Constants::default().image())?;
+        let attached = loaded.first().map(|program| bpf::tcx_link(program.as_raw_fd(), nic.ifindex, Tcx::Egress));
+        let failed = |e| Error::new("BPF_LINK_CREATE", format!("of tcx on {}", nic.name), e);
+        Ok(attached.transpose().map_err(failed)?.map(|link| Cut(Arc::new(link))))
+    }
+
+    /// What keeps it there, should the engine die: for clients to hold.
+    pub fn link(&self) -> &Arc<Fd> {
+        &self.0
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // Detached, not merely closed: clients hold copies. An error means that the interface is gone.
+        let _ = bpf::link_detach(self.0.as_raw_fd());
+    }
+}
+
 impl HostLink {
     /// Makes the device and lets what is written to it enter the stack; the host's own packets still leave by the NIC.
-    pub fn open(plan: HostLinkPlan<'_>) -> Result<HostLink, Error> {
+    pub fn open(plan: HostLinkPlan<'_>, loader: &dyn Loader) -> Result<HostLink, Error> {
         let several = plan.queues > 1;
         let (first, name) = tap::open(NAME, several)?;
         let mut queues = vec![Arc::new(first)];
@@ -147,26 +200,20 @@ impl HostLink {
         let mut head = [0; 14];
         head[..12].copy_from_slice(&random::<12>()?);
         head[12..].copy_from_slice(&NO_PROTOCOL);
+        let head = plan.head.unwrap_or(head);
         let mark = u32::from_ne_bytes(random()?) | 1;
-        let mut object = EbpfLoader::new()
-            .btf(None)
-            .override_global("nic", &plan.nic.ifindex, true)
-            .override_global("tap", &device.ifindex, true)
-            .override_global("mark", &mark, true)
-            .override_global("headed", &u32::from(plan.headed), true)
-            .override_global("head", &head, true)
-            .load(OBJECT)
-            .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
+        let head = plan.headed.then_some(head);
+        let constants = Constants { nic: plan.nic.ifindex, tap: device.ifindex, mark, head }.image();
         let outward = if by_clsact() { "netmap_host_lax" } else { "netmap_host_out" };
-        let host_out = program(&mut object, outward)?;
-        let host_in = program(&mut object, "netmap_host_in")?;
-        let tap_out = program(&mut object, "netmap_tap_out")?;
+        let names = [outward, "netmap_host_in", "netmap_tap_out"];
+        let absent = |_| Error::new("BPF_PROG_LOAD", "of host rings", Errno(libc::ENOENT));
+        let loaded = loader.load_classifiers(&names, &constants)?;
+        let [host_out, host_in, tap_out] = <[Fd; 3]>::try_from(loaded).map_err(absent)?;
         // Before the device is up, so that nothing of its own ever reaches a ring.
         let guard = attach(&tap_out, device.ifindex, &name, Tcx::Egress)?;
         let inward = attach(&host_in, device.ifindex, &name, Tcx::Ingress)?;
         tap::start(&name, plan.nic.mtu, plan.queue_len)?;
         let attached = vec![true; queues.len()];
-        let head = plan.headed.then_some(head);
         Ok(HostLink { out: None, inward, guard, queues, attached, host_out, nic: plan.nic.ifindex, head, name })
     }
 

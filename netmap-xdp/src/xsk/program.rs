@@ -7,7 +7,7 @@
 
 use super::steering::Steering;
 use crate::sys::netdev::{XdpAttached, bpf};
-use crate::sys::{Errno, Error};
+use crate::sys::{Errno, Error, Fd};
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -20,7 +20,7 @@ pub fn embedded() -> &'static dyn Loader {
 
 /// Whether the program of this name is one of ours, of any process.
 pub fn is_our_program(name: &str) -> bool {
-    ["netmap_redirect", "netmap_nofrags"].contains(&name)
+    ["netmap_redirect", "netmap_nofrags", "netmap_stamped"].contains(&name)
 }
 
 /// Makes programs.
@@ -40,6 +40,9 @@ pub trait Loader: Send + Sync {
         Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
     }
 
+    /// Loads classifiers of host rings by name, attached to nothing. `plan` is the image of the object's constants.
+    fn load_classifiers(&self, names: &[&str], plan: &ClassifierPlan) -> Result<Vec<Fd>, Error>;
+
     /// Takes programs off an interface that a killed process left in its chain; says whether there were any.
     fn clean(&self, _ifindex: u32) -> Result<bool, Error> {
         Ok(false)
@@ -49,6 +52,9 @@ pub trait Loader: Send + Sync {
     /// there.
     fn take_over(&self, id: u32) -> Result<Inherited, Error>;
 }
+
+/// The constants of the classifiers of host rings, as `struct plan` in `bpf/host_rings.bpf.c` has them.
+pub type ClassifierPlan = [u8; 32];
 
 /// What became of an attempt to take a program over.
 pub enum Inherited {
@@ -78,9 +84,25 @@ pub trait Program: Send {
     /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
     fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
 
+    /// How frames begin that it passes so.
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error>;
+
     /// Lets rules decide which packets go to sockets at all; none: all of them. Each packet meets the old rules or the new
     /// ones as a whole.
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error>;
+
+    /// Before it is attached: notes when the NIC received the last frame of each queue, as far as it will be attached to this
+    /// interface in native mode. An error: it does not, and is as it was. `EOPNOTSUPP`: kernel or driver cannot.
+    fn stamp(&mut self, _ifindex: u32) -> Result<(), Error> {
+        let why = "of a chained program (one for a single device cannot be a component)";
+        Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
+    }
+
+    /// While attached: the map with those times, to be mapped: for each queue nanoseconds by the NIC's clock, 0 for none yet,
+    /// and how many frames the NIC was asked about. None unless it notes them.
+    fn stamps(&self) -> Option<RawFd> {
+        None
+    }
 
     /// What became of the packets of `queue` so far.
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error>;

@@ -154,6 +154,10 @@ const WRONG: &[(&str, usize, &str)] = &[
     ("netmap:eth0@extmem:if-num=1", 27, "needs a value"),
     ("netmap:eth0@extmem=/a@extmem=/b", 29, "given twice"),
     ("netmap:eth0@extmem:file=/a,buf-num=x", 35, "not a number"),
+    ("netmap:eth0@offset", 18, "followed by"),
+    ("netmap:eth0@offset:bits=3", 25, "needs a value for \"initial\""),
+    ("netmap:eth0@offset=-1", 19, "not a number"),
+    ("netmap:eth0@offset=1@offset=1", 28, "given twice"),
 ];
 
 #[test]
@@ -168,8 +172,11 @@ fn what_is_wrong_is_said_and_shown() {
 }
 
 #[test]
-fn offsets_are_known_but_not_served() {
-    assert_eq!(Spec::parse("netmap:eth0@offset=64").unwrap_err().errno, Errno(libc::EOPNOTSUPP));
+fn packets_can_begin_further_into_their_buffers() {
+    let offsets = |text: &str| parse(text).register().options.offsets.map(|o| (o.initial, o.max, o.bits));
+    assert_eq!(offsets("netmap:eth0@offset=64"), Some((64, 64, 0)));
+    assert_eq!(offsets("vale0:1-2@3@offset:initial=64,bits=16@conf:rings=2"), Some((64, 64, 16)));
+    assert_eq!(offsets("netmap:eth0@conf:rings=2"), None);
 }
 
 #[test]

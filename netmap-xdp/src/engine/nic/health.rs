@@ -140,6 +140,7 @@ impl NicPort {
         // An interface that lives on elsewhere is rid of us. An error means that it is.
         let _ = self.program.detach();
         self.failed = Some(why);
+        self.cut();
     }
 
     fn stop_rings(&self, region: &Region, which: impl Fn(&NicPort, &crate::ring::Kring) -> bool) {

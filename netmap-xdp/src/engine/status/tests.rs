@@ -19,7 +19,7 @@ fn open(engine: &mut Engine, name: &str, extra_bufs: u32) -> Grant {
 fn account(engine: &mut Engine, id: u16) -> RegionStatus {
     let all = engine.status(Part { from: 0, accounts: true }, &|_| true);
     let told = all.regions.into_iter().find(|r| r.id == id).expect("a region of this id");
-    let sum = told.free + told.slots + told.kernel + told.extra + told.private + told.missing;
+    let sum = told.free + told.slots + told.kernel + told.spare + told.extra + told.private + told.missing;
     assert_eq!(sum, told.buffers, "{told:?}");
     told
 }

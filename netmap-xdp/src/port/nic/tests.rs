@@ -26,6 +26,8 @@ fn map(size: u64) -> Arc<Memory> {
 struct World {
     memory: [Arc<Memory>; 3],
     port: PortRing,
+    /// Receive: buffers beside those of the slots.
+    spares: u32,
     /// Transmit: descriptors under way. Receive: buffers to receive into.
     kernels: Vec<u64>,
     /// Packets by number: handed over and sent, or put on the wire and seen by the program.
@@ -38,8 +40,8 @@ struct World {
 struct Snapshot(Vec<Vec<u8>>, Vec<u64>, [Vec<u16>; 2], u16);
 
 impl World {
-    fn new(dir: Dir, start: u32) -> World {
-        let layout = Layout::plan(64, 8);
+    fn new(dir: Dir, start: u32, spares: u32) -> World {
+        let layout = Layout::plan(64, 2048, 8);
         let memory = [map(layout.size), map(4096), map(4096)];
         let [region, private, rings] = &memory;
         for at in AT {
@@ -47,14 +49,24 @@ impl World {
                 rings.object::<AtomicU32>(word).unwrap().store(start, Relaxed);
             }
         }
-        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
-        let kring = Kring::attach(region, place, private, KringPlace { offset: 0 }).unwrap();
+        let room = if dir == Dir::Rx { SLOTS + spares } else { 0 };
+        let place = RingPlace {
+            offset: 0,
+            slots: SLOTS,
+            buffers_at: layout.buffer(0),
+            buffers: 64,
+            buf_size: 2048,
+            dir,
+            id: 0,
+        };
+        let kring = Kring::attach(region, place, private, KringPlace { offset: 0, room }).unwrap();
         kring.format();
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: true };
+        let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap();
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: true, always: false, busy: false };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
@@ -65,11 +77,12 @@ impl World {
                 let rx = Rx(Queue::at(rings, AT[1], SLOTS).unwrap());
                 let side = NicRx::over(Fill::at(rings, AT[0], SLOTS).unwrap(), rx, plan, fd);
                 side.start(&kring).unwrap();
+                (0..spares).for_each(|i| assert!(kring.add_spare(2 + SLOTS + i)));
                 Box::new(side)
             }
         };
         let port = PortRing::new(kring, carrier);
-        World { memory, port, kernels: vec![], into: vec![], out: vec![], next: 0 }
+        World { memory, port, spares, kernels: vec![], into: vec![], out: vec![], next: 0 }
     }
 
     fn save(&self) -> Snapshot {
@@ -200,8 +213,8 @@ impl World {
     fn check(&self) {
         let k = self.port.kring();
         let all: Vec<u32> = k.buffers();
-        assert_eq!(all.len(), SLOTS as usize, "{all:?}");
-        assert_eq!(all.iter().collect::<HashSet<_>>().len(), SLOTS as usize, "{all:?}");
+        assert_eq!(all.len(), (SLOTS + self.spares) as usize, "{all:?}");
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{all:?}");
         let index = |addr: &u64| ((addr & ((1 << 48) - 1)) / 2048) as u32;
         if k.dir() == Dir::Tx {
             let free = (0..).map(|i| (k.ring().head.load(Relaxed) + i) % SLOTS);
@@ -214,9 +227,11 @@ impl World {
         } else {
             let program: Vec<u32> =
                 (0..distance(k)).map(|i| k.slot((k.hwcur() + i) % SLOTS).buf_idx.load(Relaxed)).collect();
+            let spare = k.spares().iter().take(k.spare() as usize).map(|cell| cell.load(Relaxed));
+            let ours: Vec<u32> = program.into_iter().chain(spare).collect();
             assert!(
-                self.kernels.iter().all(|a| !program.contains(&index(a))),
-                "the kernel writes to a buffer of the program's"
+                self.kernels.iter().all(|a| !ours.contains(&index(a))),
+                "the kernel writes to a buffer of the program's, or a spare one"
             );
         }
     }
@@ -229,13 +244,14 @@ fn distance(k: &Kring) -> u32 {
 /// Every sync of a random run dies at every store that it makes; each time the run is brought to its end.
 fn dies_everywhere(
     dir: Dir,
+    spares: u32,
     mut end: impl FnMut(&mut World, &mut Noise),
     mut step: impl FnMut(&mut World, &mut Noise),
 ) {
     let mut deaths = 0;
     for (seed, start) in [(1u64, 0u32), (2, u32::MAX - 3), (3, 17), (4, u32::MAX - 30)] {
         let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut world = World::new(dir, start);
+        let mut world = World::new(dir, start, spares);
         for round in 0..60 {
             step(&mut world, &mut noise);
             let before = world.save();
@@ -265,6 +281,7 @@ fn dies_everywhere(
 fn a_sender_that_dies_at_any_store_loses_and_repeats_nothing() {
     dies_everywhere(
         Dir::Tx,
+        0,
         |world, noise| {
             for _ in 0..4 {
                 world.transmit(noise, SLOTS);
@@ -286,8 +303,15 @@ fn a_sender_that_dies_at_any_store_loses_and_repeats_nothing() {
 #[test]
 #[cfg_attr(miri, ignore = "asks the kernel")]
 fn a_receiver_that_dies_at_any_store_loses_and_repeats_nothing() {
+    for spares in [0, 3, SLOTS] {
+        receiver_dies(spares);
+    }
+}
+
+fn receiver_dies(spares: u32) {
     dies_everywhere(
         Dir::Rx,
+        spares,
         |world, noise| {
             for _ in 0..4 {
                 world.read(SLOTS);
@@ -300,7 +324,7 @@ fn a_receiver_that_dies_at_any_store_loses_and_repeats_nothing() {
             world.read(SLOTS);
             world.sync();
             world.arrive(noise, 0);
-            assert_eq!(world.kernels.len(), SLOTS as usize, "the kernel has fewer buffers than it was given");
+            assert_eq!(world.kernels.len(), SLOTS as usize - 1, "the kernel has fewer buffers than it was given");
         },
         |world, noise| {
             let most = noise.below(SLOTS);
@@ -309,4 +333,62 @@ fn a_receiver_that_dies_at_any_store_loses_and_repeats_nothing() {
             world.arrive(noise, most);
         },
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_ring_tells_the_nics_time_once_there_is_one() {
+    let world = World::new(Dir::Rx, 0, 0);
+    let stamps = sealed_memfd(c"stamps", 4096).unwrap();
+    let noted = Memory::map(&stamps, 4096, 0, false).unwrap();
+    let [_, _, rings] = &world.memory;
+    let (fill, rx) = (Fill::at(rings, AT[0], SLOTS).unwrap(), Rx(Queue::at(rings, AT[1], SLOTS).unwrap()));
+    let plan = NicPlan {
+        rx_size: SLOTS,
+        tx_size: SLOTS,
+        geometry: Geometry::new(Chunks::Unaligned, 2048).unwrap(),
+        multi_buffer: true,
+        always: false,
+        busy: false,
+    };
+    let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
+    let side = NicRx::over(fill, rx, plan, fd).with_stamps(&stamps, 3).unwrap();
+    assert_eq!(side.arrived(), None);
+    noted.object::<AtomicU64>(2 * 16).unwrap().store(1, Relaxed);
+    assert_eq!(side.arrived(), None, "that was another queue");
+    noted.object::<AtomicU64>(3 * 16).unwrap().store(1_700_000_000_123_456_789, Relaxed);
+    assert_eq!(side.arrived(), Some(Duration::new(1_700_000_000, 123_456_789)));
+    let World { port, .. } = world;
+    let PortRing { kring, .. } = port;
+    let port = PortRing::new(kring, Box::new(side));
+    assert_eq!(port.sync(NEXT), Synced::Done);
+    let ring = port.kring().ring();
+    assert_eq!((ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed)), (1_700_000_000, 123_456));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn slots_that_a_program_keeps_leave_the_kernel_a_ring_full_of_buffers_as_far_as_there_are_spare_ones() {
+    for spares in 0..=SLOTS {
+        let (mut world, mut noise) = (World::new(Dir::Rx, 0, spares), Noise(7));
+        for kept in 1..SLOTS {
+            // One more arrives, and none is given back.
+            world.sync();
+            world.arrive(&mut noise, 1);
+            world.sync();
+            world.arrive(&mut noise, 0);
+            world.check();
+            let all = (SLOTS + spares - kept).min(SLOTS - 1);
+            assert_eq!(world.kernels.len(), all as usize, "{spares} spare ones, {kept} kept");
+        }
+        // All that arrives now waits in the kernel's ring, and comes when there is room.
+        world.arrive(&mut noise, SLOTS);
+        for _ in 0..3 {
+            world.read(SLOTS);
+            world.sync();
+        }
+        assert_eq!(world.out, world.into);
+        assert_eq!(world.into.len() as u32, SLOTS - 1 + (1 + spares).min(SLOTS - 1));
+        world.check();
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A batch is walked twice: `gather` reads slots and headers and finds destinations, `fill` copies. Nearly every packet is
 //! one slot with nothing special about it, and takes the short way through both; a packet that follows another of the same
-//! addresses costs no look into the switch. Both ask for the lines of later packets in time, for buffers are 2048 bytes
+//! addresses costs no look into the switch. Both ask for the lines of later packets in time, for buffers are far
 //! apart, so that few of their first lines fit into the caches that are near.
 //!
 //! The working memory belongs to one transmit ring and lives in the sender's process alone, so what is in it is true;
@@ -16,9 +16,8 @@ use crate::abi::{
 };
 use crate::index::next_slot;
 use crate::ring::{Drop, Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
-use crate::sys::{OwnProcess, UserMem};
+use crate::sys::{BUF_SIZES, OwnProcess, UserMem};
 use std::sync::Arc;
 
 /// Slots in a batch: `NM_BDG_BATCH`; the last packet may go beyond.
@@ -83,11 +82,13 @@ pub(super) struct Scratch {
     frames: Box<[Frame; MOST]>,
     /// How many there are.
     used: usize,
+    /// Of the first packet of each train of plain packets: how many they are.
+    trains: Box<[u16; MOST]>,
     queues: Vec<Queue>,
     /// Queues that are not empty, but for that of what goes everywhere.
     waiting: Vec<u16>,
     mates: Vec<Option<Mate>>,
-    indirect: Box<[u8; BUF_SIZE as usize]>,
+    indirect: Box<[u8]>,
 }
 
 impl Scratch {
@@ -95,10 +96,11 @@ impl Scratch {
         Scratch {
             frames: Box::new([Frame::default(); MOST]),
             used: 0,
+            trains: Box::new([0; MOST]),
             queues: vec![NOTHING; FLOOD + 1],
             waiting: Vec::with_capacity(FLOOD),
             mates: (0..MAX_PORTS).map(|_| None).collect(),
-            indirect: Box::new([0; BUF_SIZE as usize]),
+            indirect: vec![0; *BUF_SIZES.end() as usize].into_boxed_slice(),
         }
     }
 
@@ -138,28 +140,38 @@ impl Scratch {
         let pattern = pattern(start);
         let (mut taken, mut bytes) = (0, 0);
         // A length less than the shortest wraps around.
-        let (shortest, span) = (header + ETH, BUF_SIZE as u16 - (header + ETH));
+        let most = buffers.size().min(u16::MAX.into()) as u16;
+        let (shortest, span) = (header + ETH, most - (header + ETH));
         // The last place of the batch is a chain's; `next` of the last packet is set by whoever links the train.
         let frames = self.frames.get_mut(first..BATCH).unwrap_or_default();
-        for (n, (slot, frame)) in run.iter().zip(frames).enumerate() {
-            if let Some(later) = slots.get(i as usize + n + AHEAD) {
-                buffers.prefetch(later.buf_idx.load(Relaxed));
-            }
+        let mut goes_along = |slot: &SlotView, frame: &mut Frame| {
             let (flags, len, idx) = (slot.flags.load(Relaxed), slot.len.load(Relaxed), slot.buf_idx.load(Relaxed));
             if flags & SPECIAL != 0 || len.wrapping_sub(shortest) > span {
-                break;
+                return false;
             }
-            let Some(head) = buffers.head(idx, header) else { break };
+            let Some(head) = buffers.head(idx, header) else { return false };
             // The first one may have changed since it was looked at, but its way is known; it goes with the train.
-            if self::pattern(&head) != pattern && n > 0 {
-                break;
+            if self::pattern(&head) != pattern && taken > 0 {
+                return false;
             }
             if flags & NS_BUF_CHANGED != 0 {
                 slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
             }
-            taken = n + 1;
+            taken += 1;
             bytes += u64::from(len);
             *frame = Frame { at: idx.into(), len, flags: 0, next: (first + taken) as u16, frags: 1 };
+            true
+        };
+        // As long as there are slots to look ahead to, then the rest.
+        let later = slots.get(i as usize + AHEAD..).unwrap_or_default();
+        let ahead = later.len().min(run.len()).min(frames.len());
+        let ((run, last), (frames, last_frames)) = (run.split_at(ahead), frames.split_at_mut(ahead));
+        let whole = run.iter().zip(frames).zip(later).all(|((slot, frame), later)| {
+            buffers.prefetch(later.buf_idx.load(Relaxed));
+            goes_along(slot, frame)
+        });
+        if whole {
+            last.iter().zip(last_frames).all(|(slot, frame)| goes_along(slot, frame));
         }
         if taken == 0 {
             // It changed into something else under our hands. What is not there cannot be sent.
@@ -275,6 +287,7 @@ impl Scratch {
         queue.slots += slots as u32;
         if train {
             queue.packets += slots as u32;
+            self.trains[first] = slots as u16;
         } else {
             queue.packets += 1;
             queue.plain = false;
@@ -343,7 +356,7 @@ impl Scratch {
         let Some(lease) = lease::reserve(to, want, packets, client) else { return };
         // Packets are copied as they lie: same header, same offset.
         let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
-        let plain = alike && own.plain && flood.head == NIL;
+        let plain = alike && own.plain && flood.head == NIL && to.buf_size() >= k.buf_size();
         let (used, done) = if plain {
             self.fill_plain(k, to, lease, own.head)
         } else {
@@ -354,30 +367,44 @@ impl Scratch {
         }
     }
 
-    /// Fills a reservation with the plain packets from `at` on; returns how many.
-    #[inline]
+    /// Fills a reservation with the plain packets from `at` on; returns how many. Called once for many packets, and by itself it has
+    /// more registers to work with.
+    #[inline(never)]
     fn fill_plain(&self, k: &Kring, to: &Kring, lease: Lease, at: u16) -> (u32, u32) {
-        let (slots, from, into) = (to.slots(), k.packets(), to.packets());
-        let later = |j: usize| {
-            if let Some(slot) = slots.get(j) {
-                into.prefetch_to_write(slot.buf_idx.load(Relaxed));
-            }
-        };
+        let (slots, into) = (to.slots(), to.packets());
+        let copies = k.packets().copies(into);
         let start = lease.start as usize;
-        (start..start + AHEAD).for_each(later);
-        let (mut at, mut used) = (at, 0);
-        // At most twice: to the end of the ring, and from its start.
-        for run in [start..slots.len(), 0..start] {
-            let first = run.start;
-            for (n, slot) in slots.get(run).unwrap_or_default().iter().enumerate() {
-                let Some(frame) = self.frames.get(usize::from(at)).filter(|_| used < lease.slots) else {
-                    return (used, used);
-                };
-                later(first + n + AHEAD);
-                let good = from.copy(frame.at as u32, into, slot.buf_idx.load(Relaxed), frame.len);
-                write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
-                at = frame.next;
-                used += 1;
+        for slot in slots.iter().skip(start).take(AHEAD) {
+            into.prefetch_to_write(slot.buf_idx.load(Relaxed));
+        }
+        let copy = |frame: &Frame, slot: &SlotView| {
+            let good = copies.copy(frame.at as u32, slot.buf_idx.load(Relaxed), frame.len);
+            write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
+        };
+        let (mut at, mut j, mut used) = (usize::from(at), start, 0);
+        // Train by train, and each in pieces that end with the ring.
+        while let Some(&length) = self.trains.get(at).filter(|_| used < lease.slots) {
+            let Some(mut train) = self.frames.get(at..at + usize::from(length)) else { break };
+            at = train.last().map_or(usize::from(NIL), |last| last.next.into());
+            train = &train[..train.len().min((lease.slots - used) as usize)];
+            used += train.len() as u32;
+            while !train.is_empty() {
+                let Some(free) = slots.get(j..).filter(|free| !free.is_empty()) else { return (used, used) };
+                let (piece, rest) = train.split_at(train.len().min(free.len()));
+                // As long as there are slots to look ahead to, then the others.
+                let later = free.get(AHEAD..).unwrap_or_default();
+                let ahead = later.len().min(piece.len());
+                let ((piece, last), (free, last_free)) = (piece.split_at(ahead), free.split_at(ahead));
+                for ((frame, slot), later) in piece.iter().zip(free).zip(later) {
+                    into.prefetch_to_write(later.buf_idx.load(Relaxed));
+                    copy(frame, slot);
+                }
+                last.iter().zip(last_free).for_each(|(frame, slot)| copy(frame, slot));
+                j = if rest.is_empty() { j + ahead + last.len() } else { 0 };
+                train = rest;
+            }
+            if j == slots.len() {
+                j = 0;
             }
         }
         (used, used)
@@ -403,9 +430,16 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
+            let frags = self.frames.get(usize::from(first)..).unwrap_or_default().iter().take(frame.frags.into());
+            if frags.clone().any(|f| u32::from(f.len) > to.buf_size()) {
+                // The receiver's buffers are smaller than ours.
+                k.dropped(Drop::TooLong);
+                continue;
+            }
             if alike && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
                 let slot = to.slot(j);
-                let good = k.packets().copy(frame.at as u32, to.packets(), slot.buf_idx.load(Relaxed), frame.len);
+                let good =
+                    k.packets().copies(to.packets()).copy(frame.at as u32, slot.buf_idx.load(Relaxed), frame.len);
                 write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
                 j = next_slot(j, n);
                 used += 1;
@@ -441,7 +475,7 @@ impl Scratch {
             }
             let slot = to.slot(i);
             let (len, offset) = (usize::from(frame.len) + before.len(), to.offset(slot));
-            let room = (BUF_SIZE - offset) as usize;
+            let room = to.rx_room(slot) as usize;
             let good = len <= room
                 && to.buffer(slot.buf_idx.load(Relaxed)).is_some_and(|at| {
                     let at = at + u64::from(offset);
@@ -558,7 +592,7 @@ fn pattern(head: &Head) -> (u64, u32) {
 fn plain(k: &Kring, i: u32, header: u16) -> Option<Head> {
     let slot = k.slots().get(i as usize)?;
     let len = slot.len.load(Relaxed);
-    let fits = slot.flags.load(Relaxed) & SPECIAL == 0 && u32::from(len) <= BUF_SIZE && len >= header + ETH;
+    let fits = slot.flags.load(Relaxed) & SPECIAL == 0 && u32::from(len) <= k.buf_size() && len >= header + ETH;
     k.packets().head(slot.buf_idx.load(Relaxed), header).filter(|_| fits)
 }
 
@@ -575,7 +609,7 @@ fn take(k: &Kring, i: u32) -> Frame {
     }
     // Of what lies in the program's memory the offset is the address.
     let offset = if indirect { 0 } else { k.offset(slot) };
-    if u32::from(len) > BUF_SIZE - offset {
+    if u32::from(len) > k.buf_size() - offset {
         return empty(k, Drop::TooLong);
     }
     let at = if indirect { slot.ptr.load(Relaxed) } else { u64::from(offset) << 32 | u64::from(idx) };

@@ -7,10 +7,14 @@ pub mod bpf;
 mod ethtool;
 pub mod features;
 mod map;
+mod moves;
+mod promisc;
 mod rtnl;
 pub mod tc;
 
 pub use map::Map;
+pub use moves::Trail;
+pub use promisc::promiscuous;
 
 use super::{Errno, Error};
 use rtnl::{Link, Rtnl, Which};

@@ -3,6 +3,7 @@
 //! The parser trusts no length in the answer: what does not fit is `EBADMSG`, what is not known is left out.
 
 use super::XdpMode;
+use super::moves::Departure;
 use crate::sys::{Errno, Error, Fd, retry, syscall};
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -64,6 +65,50 @@ impl Rtnl {
                 .map(|raw| Fd::from_raw(raw as RawFd))
         };
         fd.map(Rtnl).map_err(|errno| Error::new("socket", "AF_NETLINK", errno))
+    }
+
+    /// The same of a socket that is open already.
+    pub fn of(socket: Fd) -> Rtnl {
+        Rtnl(socket)
+    }
+
+    /// One that hears what happens to the things of `groups` (`RTMGRP_*`), and is for nothing else.
+    pub fn listening(groups: u32) -> Result<Rtnl, Error> {
+        let rtnl = Rtnl::open()?;
+        let address = [u32::from(libc::AF_NETLINK as u16), 0, groups]; // sockaddr_nl: family, port, groups
+        let (at, len) = (address.as_ptr() as usize, size_of_val(&address));
+        // SAFETY: the address is a local, with its own length.
+        let bound = unsafe { syscall(libc::SYS_bind, [rtnl.fd() as usize, at, len, 0, 0, 0]) };
+        bound.map(|_| rtnl).map_err(|errno| Error::new("bind", "AF_NETLINK", errno))
+    }
+
+    /// The next notice of an interface that was moved to another namespace, if one has come.
+    pub fn departure(&self, ifindex: u32) -> Option<Departure> {
+        loop {
+            let found = self.receive(|datagram| Ok(Some(departure(datagram, ifindex))));
+            match found {
+                Ok(None) => {}
+                Ok(gone) => return gone,
+                // Some were lost: whoever moves a thousand interfaces at once.
+                Err(Errno(libc::ENOBUFS)) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The body of the message of type `of` that answers a request.
+    pub fn ask(&self, kind: u16, of: u16, body: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.send(&message(kind, 0, body))?;
+        self.receive(|datagram| {
+            for (kind, body) in messages(datagram)? {
+                match kind {
+                    k if k == of => return Ok(Some(body.to_vec())),
+                    k if k == libc::NLMSG_ERROR as u16 => verdict(body)?,
+                    _ => {}
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// The same at a high descriptor number, to be kept.
@@ -156,7 +201,12 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
 }
 
 /// Type and body of each message to us in a datagram.
-fn messages(mut datagram: &[u8]) -> Result<Vec<(u16, &[u8])>, Errno> {
+fn messages(datagram: &[u8]) -> Result<Vec<(u16, &[u8])>, Errno> {
+    numbered(datagram, SEQ)
+}
+
+/// The same of those with number `wanted`; notices have 0.
+fn numbered(mut datagram: &[u8], wanted: u32) -> Result<Vec<(u16, &[u8])>, Errno> {
     let bad = Errno(libc::EBADMSG);
     let mut found = Vec::new();
     while !datagram.is_empty() {
@@ -164,7 +214,7 @@ fn messages(mut datagram: &[u8]) -> Result<Vec<(u16, &[u8])>, Errno> {
         let kind = u16_at(datagram, 4).ok_or(bad)?;
         let seq = u32_at(datagram, 8).ok_or(bad)?;
         let body = datagram.get(HEADER..len).ok_or(bad)?;
-        if seq == SEQ {
+        if seq == wanted {
             found.push((kind, body));
         }
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or(&[]);
@@ -202,6 +252,22 @@ fn counted(datagram: &[u8], of: u16) -> Result<(usize, bool), Errno> {
         }
     }
     Ok((n, end))
+}
+
+/// Whether a notice tells that an interface was moved.
+fn departure(datagram: &[u8], ifindex: u32) -> Option<Departure> {
+    let left = |(kind, body): &(u16, &[u8])| *kind == libc::RTM_DELLINK && u32_at(body, 4) == Some(ifindex);
+    let notices = numbered(datagram, 0).ok()?;
+    let (_, body) = notices.into_iter().find(left)?;
+    let (mut namespace, mut index) = (None, ifindex);
+    for (kind, value) in Attributes(body.get(IFINFO..)?).flatten() {
+        match kind {
+            libc::IFLA_NEW_NETNSID => namespace = i32_of(value),
+            libc::IFLA_NEW_IFINDEX => index = u32_at(value, 0).filter(|&i| i != 0).unwrap_or(ifindex),
+            _ => {}
+        }
+    }
+    Some(Departure { namespace: namespace?, ifindex: index })
 }
 
 fn question(index: i32, which: Which<'_>) -> Vec<u8> {
@@ -296,7 +362,13 @@ fn xdp(nest: &[u8]) -> Result<Option<(XdpMode, u32)>, Errno> {
 }
 
 /// Type and value of each attribute; an error ends it.
-struct Attributes<'a>(&'a [u8]);
+pub struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Attributes<'a> {
+    pub fn new(bytes: &'a [u8]) -> Attributes<'a> {
+        Attributes(bytes)
+    }
+}
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = Result<(u16, &'a [u8]), Errno>;
@@ -316,6 +388,11 @@ impl<'a> Iterator for Attributes<'a> {
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+/// The value of an attribute that is a signed number.
+pub fn i32_of(value: &[u8]) -> Option<i32> {
+    u32_at(value, 0).map(|n| n as i32)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -382,6 +459,27 @@ mod tests {
             (200, vec![], Some((XdpMode::Offload, 0))),
         ] {
             assert_eq!(xdp(&nest(&ids, attached)), Ok(want), "{attached} {ids:?}");
+        }
+    }
+
+    #[test]
+    fn a_notice_of_an_interface_that_was_moved_is_understood() {
+        let notice = |kind: u16, attributes: &[(u16, i32)]| {
+            let mut b = body(&[]);
+            attributes.iter().for_each(|&(kind, n)| attribute(&mut b, kind, &n.to_ne_bytes()));
+            answered(kind, 0, &b)
+        };
+        let (there, index) = (libc::IFLA_NEW_NETNSID, libc::IFLA_NEW_IFINDEX);
+        let moved = notice(libc::RTM_DELLINK, &[(there, 3), (index, 9)]);
+        assert_eq!(departure(&moved, 7), Some(Departure { namespace: 3, ifindex: 9 }));
+        assert_eq!(departure(&moved, 8), None);
+        let same = notice(libc::RTM_DELLINK, &[(there, 0)]);
+        assert_eq!(departure(&same, 7), Some(Departure { namespace: 0, ifindex: 7 }));
+        for other in [notice(libc::RTM_DELLINK, &[]), notice(libc::RTM_NEWLINK, &[(there, 3)]), answer()] {
+            assert_eq!(departure(&other, 7), None);
+        }
+        for n in 0..moved.len() {
+            let _ = departure(&moved[..n], 7);
         }
     }
 
