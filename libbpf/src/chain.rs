@@ -77,6 +77,7 @@ fn done(result: i32) -> Result<(), Errno> {
 
 /// libxdp prints nothing by itself; what fails is told by our own errors.
 pub(crate) fn quieten() {
+    log(Level::Debug, format_args!("libxdp: a dispatcher of {} bytes, ours", crate::dispatcher::object().len()));
     // SAFETY: no callback.
     unsafe { xdp::libxdp_set_print(None) };
 }
@@ -222,7 +223,7 @@ impl Program for Chained {
             Err(errno) if before.is_some() => {
                 let why = format!(
                     "on {ifname}, as a component of its dispatcher; libxdp needs a bpffs at /sys/fs/bpf (`mount -t bpf bpf \
-                     /sys/fs/bpf`) and a kernel that loads BPF_PROG_TYPE_EXT"
+                     /sys/fs/bpf`) and a kernel that loads BPF_PROG_TYPE_EXT; NETMAP_XDP_LOG=debug shows the verifier's words"
                 );
                 Err(Error::new("xdp_program__attach", why, errno).into())
             }

@@ -5,6 +5,7 @@
 //! must not. Called in the daemon's only thread, inside the network namespace of the NIC. What is kept belongs to the engine.
 
 mod chain;
+mod dispatcher;
 
 use libbpf_rs::{MapCore, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramType};
 use netmap_xdp::sys::netdev::bpf;
