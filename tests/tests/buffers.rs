@@ -292,7 +292,7 @@ fn frames_of_4096_byte_buffers_pass_nic_pipe_and_nic_by_swapping() {
     let (left, right) = (Veth::new().mtu(9000).build(), Veth::new().mtu(9000).build());
     let (mut source, mut sink) = (open(&left.a, "netmap:{}"), open(&right.b, "netmap:{}"));
     let (mut inner, mut outer) = (open(&left.b, "netmap:{}"), open(&right.a, "netmap:{}"));
-    let (mut near, mut far) = (Port::open("netmap:p{1").unwrap(), Port::open("netmap:p}1").unwrap());
+    let (mut near, mut far) = (Port::open("netmap:p{1@1").unwrap(), Port::open("netmap:p}1").unwrap());
     assert_eq!((near.buf_size(), near.mem_id()), (4096, inner.mem_id()));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -306,6 +306,19 @@ fn frames_of_4096_byte_buffers_pass_nic_pipe_and_nic_by_swapping() {
     });
     assert_eq!((inner.drops(), outer.drops(), near.drops(), far.drops()), (vec![], vec![], vec![], vec![]));
     drop((source, sink, inner, outer, near, far));
+    assert_all_buffers_returned();
+}
+
+#[test]
+fn pipes_live_with_the_nic_whose_they_are_whether_it_is_open_or_not() {
+    alone!();
+    let pair = Veth::new().build();
+    let (early, stranger) = (open(&pair.a, "netmap:{}{1"), open(&pair.a, "netmap:stranger{1"));
+    let nic = open(&pair.a, "netmap:{}");
+    let late = open(&pair.a, "netmap:{}}2");
+    assert_eq!((early.mem_id(), nic.mem_id(), late.mem_id()), (1, 1, 1));
+    assert_ne!(stranger.mem_id(), 1);
+    drop((early, stranger, nic, late));
     assert_all_buffers_returned();
 }
 

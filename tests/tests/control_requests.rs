@@ -19,21 +19,47 @@ fn pools_info(fd: &Netmap, name: &str) -> Result<nmreq_pools_info, i32> {
 fn a_port_and_its_region_are_described_before_and_after_they_are_bound() {
     let _turn = alone();
     let fd = Netmap::open();
+    let (mut ids, mut sizes) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let info = port_info(&fd, "ask{1", 0).unwrap();
         assert!(info.nr_memsize > 0 && info.nr_tx_slots > 0 && info.nr_rx_slots > 0);
-        assert_eq!((info.nr_tx_rings, info.nr_rx_rings, info.nr_mem_id), (1, 1, 1));
-        let region = port_info(&fd, "", 1).unwrap();
-        assert_eq!((region.nr_memsize, region.nr_mem_id, region.nr_tx_rings), (info.nr_memsize, 1, 0));
+        assert_eq!((info.nr_tx_rings, info.nr_rx_rings), (1, 1));
         let pools = pools_info(&fd, "ask{1").unwrap();
-        assert_eq!((pools.nr_memsize, pools.nr_mem_id, pools.nr_buf_pool_objsize), (info.nr_memsize, 1, 2048));
+        assert_eq!((pools.nr_memsize, pools.nr_mem_id), (info.nr_memsize, info.nr_mem_id));
         assert!(pools.nr_if_pool_objtotal > 0 && pools.nr_ring_pool_objtotal > 0 && pools.nr_buf_pool_objtotal > 2);
+        assert_eq!(pools.nr_buf_pool_objsize, 2048);
+        ids.push(info.nr_mem_id);
+        sizes.push(info.nr_memsize);
         // The second time as it is.
-        let _ = fd.register("ask{1", 0, 0);
+        let _ = fd.register("ask{1", 0, 0).inspect(|reg| {
+            ids.push(reg.nr_mem_id);
+            sizes.push(reg.nr_memsize);
+        });
     }
+    assert_eq!(sizes[1], sizes[2]);
+    assert!(ids[0] > 1 && ids.iter().all(|&id| id == ids[0]) && ids.len() == 3, "a region of its own: {ids:?}");
+    let region = port_info(&fd, "", ids[0]).unwrap();
+    assert_eq!((region.nr_memsize > 0, region.nr_mem_id, region.nr_tx_rings), (true, ids[0], 0));
+    let main = port_info(&fd, "ask{2", 1).unwrap();
+    assert_eq!((main.nr_memsize, main.nr_mem_id), (port_info(&fd, "", 1).unwrap().nr_memsize, 1));
     assert_eq!(port_info(&fd, "", 99).map(drop), Err(libc::EINVAL), "no such region");
     assert_eq!(port_info(&fd, "nosuchdev", 0).map(drop), Err(libc::ENXIO));
     assert_eq!(pools_info(&fd, "").map(drop), Err(libc::ENXIO), "of which port?");
+}
+
+#[test]
+fn the_pipes_of_a_parent_share_memory_of_their_own_unless_an_id_says_otherwise() {
+    let _turn = alone();
+    let open = |name: &str, nr_mem_id: u16| {
+        let body = nmreq_register { nr_mode: NR_REG_ALL_NIC, nr_mem_id, ..Default::default() };
+        let fd = Netmap::open();
+        let id = fd.register_as(name, body, 0).unwrap_or_else(|e| panic!("{name}: {e}")).nr_mem_id;
+        (fd, id)
+    };
+    let (master, slave, sibling) = (open("own{1", 0), open("own}1", 0), open("own}2", 0));
+    let (stranger, main, far_end) = (open("strange{1", 0), open("own{3", 1), open("own}3", 0));
+    assert!(master.1 > 1 && stranger.1 > 1 && stranger.1 != master.1, "{} {}", master.1, stranger.1);
+    assert_eq!((slave.1, sibling.1, main.1, far_end.1), (master.1, master.1, 1, 1));
 }
 
 #[test]

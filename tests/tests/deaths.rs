@@ -47,7 +47,7 @@ fn random_deaths_of_clients_harm_nobody_and_leave_nothing() {
     daemons.expect_sound(SOON);
     let after = resident(daemon.pid());
     assert!(after < before + GROWTH, "netmapd grew from {before} to {after} bytes");
-    // Region 1, that of the switch's ports, state of two pipe ends and two ports, the switch itself.
+    // The regions of the pipe and of the ports of the switch, state of two pipe ends and two ports, the switch itself.
     assert!(mappings(daemon.pid()) <= 12, "{} mappings", mappings(daemon.pid()));
 
     run.signal(libc::SIGTERM);

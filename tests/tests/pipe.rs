@@ -5,14 +5,24 @@ use netmap_xdp::client::settled;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The buffers of the process's one region are counted, so tests take turns.
+/// The buffers of the process's regions are counted, so tests take turns.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pipe(name: &str, slots: u32) -> (Port, Port) {
-    let open = |bracket: &str| Builder::new(&format!("netmap:{name}{bracket}1")).tx_slots(slots).rx_slots(slots).open();
+    ends(name, "1", slots)
+}
+
+/// Another pipe of the same parent.
+fn pipe_beside(name: &str, slots: u32) -> (Port, Port) {
+    ends(name, "2", slots)
+}
+
+fn ends(name: &str, id: &str, slots: u32) -> (Port, Port) {
+    let open =
+        |bracket: &str| Builder::new(&format!("netmap:{name}{bracket}{id}")).tx_slots(slots).rx_slots(slots).open();
     (open("{").expect("master"), open("}").expect("slave"))
 }
 
@@ -111,7 +121,7 @@ fn an_idle_wait_lasts_as_long_as_it_should_and_costs_no_time() {
 fn a_buffer_that_the_receiver_exchanged_comes_back_to_the_sender() {
     let _turn = alone();
     let (mut a, mut b) = pipe("swap", 16);
-    let (mut c, mut d) = pipe("swapped", 16);
+    let (mut c, mut d) = pipe_beside("swap", 16);
     a.tx(0).push(&frame(1, 100));
     a.sync_tx().unwrap();
     b.sync_rx().unwrap();
@@ -203,4 +213,48 @@ fn what_names_no_pipe_is_refused_with_the_errno_of_the_original() {
     let _a = Builder::new("netmap:x{1").exclusive().open().unwrap();
     assert_eq!(Port::open("netmap:x{1").map(drop).unwrap_err().errno, libc::EBUSY);
     assert!(Port::open("netmap:x}1").is_ok(), "the other end is another port");
+}
+
+#[test]
+fn the_pipes_of_a_parent_share_memory_that_no_other_port_is_in() {
+    let _turn = alone();
+    let open =
+        |name: &str| Port::open(&format!("netmap:{name}@conf:slots=64")).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (a, b) = (open("home{1"), open("home}1"));
+    let (sibling, stranger) = (open("home}2"), open("away{1"));
+    let home = a.mem_id();
+    assert!(home > 1 && stranger.mem_id() > 1, "region 1 is for NICs");
+    assert_eq!((b.mem_id(), sibling.mem_id()), (home, home));
+    assert_ne!(stranger.mem_id(), home);
+    // As long as one of them is there; an id chooses.
+    drop((a, b));
+    assert_eq!(open("home{3").mem_id(), home);
+    let chosen = Port::open("netmap:home{4@1").unwrap();
+    assert_eq!((chosen.mem_id(), open("home}4").mem_id(), open("home{5").mem_id()), (1, 1, home));
+    let guest = Port::open(&format!("netmap:away{{2@{home}")).unwrap();
+    assert_eq!((guest.mem_id(), open("away{3").mem_id()), (home, stranger.mem_id()));
+    let elsewhere = Port::open("netmap:home}2@1").map(drop).unwrap_err();
+    assert_eq!(elsewhere.errno, libc::EBUSY, "{elsewhere}");
+    drop((sibling, guest));
+    let gone = Port::open(&format!("netmap:home{{1@{home}")).map(drop).unwrap_err();
+    assert_eq!(gone.errno, libc::EINVAL, "the region went with its last port: {gone}");
+    // What goes first to region 1 makes it the home of the others, as the parent of the original would have it.
+    assert_eq!(open("home{6").mem_id(), 1);
+    drop((chosen, stranger));
+    assert_eq!(settled(), None);
+    let again = open("home{1");
+    assert!(again.mem_id() > 1 && again.mem_id() != home, "ids are given in turn");
+}
+
+#[test]
+fn the_region_of_a_parent_holds_several_pipes_of_the_usual_size() {
+    let _turn = alone();
+    let ends: Vec<Port> = (0..8)
+        .flat_map(|i| ['{', '}'].map(|bracket| format!("netmap:crowd{bracket}{i}")))
+        .map(|name| Port::open(&name).unwrap_or_else(|e| panic!("{name}: {e}")))
+        .collect();
+    assert!(ends.iter().all(|end| end.mem_id() == ends[0].mem_id()));
+    every_buffer_is_somewhere();
+    drop(ends);
+    assert_eq!(settled(), None);
 }

@@ -345,7 +345,7 @@ pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
 /// Bytes of a buffer of region 1, if a netmapd runs.
 pub(super) fn buf_size() -> Option<u32> {
     // A pipe can be asked about before it is there.
-    let request = Request::PoolsInfo(PoolsInfo { name: PortName::from_field(b"buffers{1\0"), mem_id: 0 });
+    let request = Request::PoolsInfo(PoolsInfo { name: PortName::from_field(b"buffers{1\0"), mem_id: 1 });
     match call_after(launch::reach_running, &ToEngine::Ask(Asked { namespace: here(), request }), true).ok()? {
         FromEngine::Answer(Reply::PoolsInfo(told)) => Some(told.0.buffers.size),
         _ => None,

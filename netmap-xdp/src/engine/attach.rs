@@ -116,6 +116,7 @@ impl Engine {
         };
         if matches!(outside, PortKey::Nic(_)) && register.mem_id == 0 {
             wanted.mem_id = self.mem_id_for(0);
+            self.settle_on(wanted.mem_id);
             let buffers = self.buffers_of_both(&wanted)?;
             self.regions.insert(wanted.mem_id, Region::new(wanted.mem_id, buffers, settings().buf_size)?);
         }

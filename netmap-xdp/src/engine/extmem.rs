@@ -14,8 +14,8 @@ use crate::shm::{FRAME_SHIFT, Layout, Memory};
 use crate::sys::{BUF_ALIGN, BUF_SIZE, BUF_SIZES, Errno, Error, Fd, PAGE, SharedFile};
 use std::sync::Arc;
 
-/// Ids of these regions start here, apart from those of switch ports.
-const FIRST_ID: u16 = 0x8000;
+/// Ids of these regions start here, apart from those of switch ports, pipes and monitors.
+pub(super) const FIRST_ID: u16 = 0x8000;
 /// Bounds and defaults of the pools: `nm_blueprint`, `netmap_min_priv_params`. Buffers are rounded up to whole cache lines, and
 /// those that NICs are to use have fewer sizes to choose from (`NicPort::start`).
 const INTERFACES: Bounds = Bounds { size: 56..=4096, count: 1..=100, default: (1024, 2) };

@@ -14,6 +14,7 @@ mod attach;
 mod extmem;
 mod ghosts;
 mod grant;
+mod homes;
 mod host;
 mod mates;
 mod monitor;
@@ -60,7 +61,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use vale::ValeId;
 
-/// The region of all NIC, host, pipe and null ports.
+/// The region of all NIC and host ports, and of the pipes of NICs.
 const MAIN_REGION: u16 = 1;
 /// Buffers of region 1 unless more are asked for or the setting says otherwise: rings of 1024 slots for four queues.
 const DEFAULT_BUFFERS: u32 = 16384;
@@ -114,6 +115,8 @@ pub struct Engine {
     next_grant: u64,
     attachments: Vec<Attachment>,
     nudge: Option<Nudge>,
+    /// The id that was given last without being asked for.
+    last_mem_id: u16,
 }
 
 impl Engine {
@@ -124,7 +127,8 @@ impl Engine {
             log(Level::Warn, format_args!("{line}"));
         }
         let mut ports = Ports::default();
-        ports.vales.count_from(realtime().as_nanos() as u64);
+        let now = realtime();
+        ports.vales.count_from(now.as_nanos() as u64);
         Engine {
             loader,
             steering: Vec::new(),
@@ -135,6 +139,7 @@ impl Engine {
             next_grant: 1,
             attachments: Vec::new(),
             nudge,
+            last_mem_id: homes::first_id(now),
         }
     }
 
@@ -227,11 +232,6 @@ impl Engine {
         Ok(key)
     }
 
-    fn check_mem_id(&self, id: u16) -> Result<(), Failure> {
-        let known = id <= MAIN_REGION || self.regions.contains_key(&id) || self.vale_of(id).is_some();
-        if known { Ok(()) } else { Err(Failure::unknown_mem_id(id)) }
-    }
-
     /// Rings and slots of a port: as it is, if it exists, or as the registration would make it.
     fn shape(&self, target: &Target, register: &Register) -> (RingCounts, [u32; 2]) {
         let bound = |n: u32, most: u32| if n == 0 { settings().slots.min(most) } else { n.clamp(*SLOTS.start(), most) };
@@ -271,17 +271,6 @@ impl Engine {
         }
     }
 
-    /// Sizes of a region: as it is, or as it would be made.
-    fn layout(&self, mem_id: u16) -> Layout {
-        let planned = || match self.vale_of(mem_id) {
-            Some(port) if mem_id != MAIN_REGION => {
-                Layout::plan(port.planned(), settings().priv_buf_size(), region::OBJECTS)
-            }
-            _ => Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), settings().buf_size, region::OBJECTS),
-        };
-        self.regions.get(&mem_id).map_or_else(planned, |r| *r.layout())
-    }
-
     /// The port, if it exists.
     fn existing(&self, target: &Target) -> Option<PortKey> {
         let key = match target {
@@ -291,32 +280,6 @@ impl Engine {
             Target::Null | Target::Monitor(_) | Target::NewVale => return None,
         };
         self.ports.view(&key).map(|_| key)
-    }
-
-    /// The region that a port lives in, or would live in.
-    fn home(&self, target: &Target, register: &Register) -> u16 {
-        if let Some(key) = self.existing(target) {
-            return self.ports.mem_id(&key);
-        }
-        match target {
-            Target::NewVale => self.mem_id_for(register.mem_id),
-            Target::Monitor(parent) if monitor::shares_region(register.flags) => self.ports.mem_id(parent),
-            Target::Pipe(key) => match self.ports.vales.find(key.parent) {
-                Some(parent) => self.ports.mem_id(&PortKey::Vale(parent)),
-                None => register.mem_id.max(MAIN_REGION),
-            },
-            _ => register.mem_id.max(MAIN_REGION),
-        }
-    }
-
-    /// Whether a port that lives in one region is asked for in another.
-    fn check_home(&self, target: &Target, register: &Register) -> Result<(), Failure> {
-        let home = self.home(target, register);
-        if register.mem_id == 0 || register.mem_id == home {
-            return Ok(());
-        }
-        let message = format!("{} is in use in region {home}, not {}; close it there", register.name, register.mem_id);
-        Err(Condition::RegionInUse.says(message))
     }
 
     /// The port and the rings that a registration names, or why there are none.
@@ -339,7 +302,8 @@ impl Engine {
         self.ports.queue_busy = false;
         let (target, selection, slots) = self.resolve(register)?;
         let (home, new) = (self.home(&target, register), self.existing(&target).is_none());
-        let port = match self.find_or_make(target, register, slots) {
+        self.settle_on(home);
+        let port = match self.find_or_make(target, register, slots, home) {
             Ok(port) => port,
             Err(e) => {
                 self.drop_idle();
@@ -380,7 +344,13 @@ impl Engine {
         self.ports.queue_busy
     }
 
-    fn find_or_make(&mut self, target: Target, register: &Register, slots: [u32; 2]) -> Result<PortKey, Failure> {
+    fn find_or_make(
+        &mut self,
+        target: Target,
+        register: &Register,
+        slots: [u32; 2],
+        home: u16,
+    ) -> Result<PortKey, Failure> {
         let (counts, _) = self.shape(&target, register);
         match target {
             Target::Nic(dev) => {
@@ -401,9 +371,10 @@ impl Engine {
                 };
                 let new = !self.ports.pipes.contains_key(&key);
                 if new {
-                    let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots)?;
+                    let made = self.next_grant;
+                    let pipe = Pipe::new(&parent.to_string(), &id.to_string(), counts, slots, made)?;
                     self.ports.pipes.insert(key, pipe);
-                    self.hang_on_vale(key, register)?;
+                    self.hang_on_vale(key, home)?;
                 }
                 Ok(PortKey::Pipe(key, role))
             }
@@ -413,7 +384,12 @@ impl Engine {
                 let (flags, extra_bufs) = (register.flags, register.extra_bufs);
                 let home = self.ports.mem_id(&parent);
                 let buf_size = self.regions.get(&home).map_or(settings().buf_size, |r| r.layout().buf_size);
-                let plan = MonitorPlan { name: &name, parent, flags, counts, slots, selection, extra_bufs, buf_size };
+                let mem_id = self.mem_id_for(0);
+                if !monitor::shares_region(flags) {
+                    self.settle_on(mem_id);
+                }
+                let plan =
+                    MonitorPlan { name: &name, parent, flags, counts, slots, selection, extra_bufs, buf_size, mem_id };
                 let id = self.next_grant;
                 self.ports.monitors.insert(id, MonitorPort::new(id, &plan)?);
                 Ok(PortKey::Monitor(id))
@@ -427,7 +403,7 @@ impl Engine {
                 Ok(PortKey::Null(id))
             }
             Target::Vale(id) => Ok(PortKey::Vale(id)),
-            Target::NewVale => self.open_vale(register).map(PortKey::Vale),
+            Target::NewVale => self.ports.vales.open(register, home).map(PortKey::Vale),
         }
     }
 
@@ -446,6 +422,7 @@ impl Engine {
             None => {
                 let (buffers, buf_size) = match self.vale_of(mem_id) {
                     Some(port) if mem_id != MAIN_REGION => (port.planned(), settings().priv_buf_size()),
+                    _ if mem_id != MAIN_REGION => (self.buffers_of_parent(held, register), settings().priv_buf_size()),
                     _ => (self.buffers_for(&held.port, register), settings().buf_size),
                 };
                 Region::new(mem_id, buffers, buf_size)?
@@ -618,6 +595,15 @@ impl Engine {
     pub fn abandon(&mut self, client: u32) {
         self.ports.abandon(client, &self.regions);
         self.settle();
+    }
+
+    /// Buffers of all regions that ports share; there is none while nobody has a port open.
+    pub fn all_buffers(&self) -> Option<BufferCounts> {
+        self.regions.keys().filter_map(|&id| self.buffers(id)).reduce(|a, b| BufferCounts {
+            free: a.free + b.free,
+            held: a.held + b.held,
+            usable: a.usable + b.usable,
+        })
     }
 
     /// Buffers of a region; there is none while nobody has a port of it open.

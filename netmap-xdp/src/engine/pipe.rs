@@ -32,6 +32,8 @@ struct End {
 /// A pipe.
 pub struct Pipe {
     ends: [End; 2],
+    /// Tells who was there first.
+    made: u64,
 }
 
 fn other(dir: Dir) -> Dir {
@@ -43,7 +45,8 @@ fn other(dir: Dir) -> Dir {
 
 impl Pipe {
     /// Makes both ends. `counts` and `slots` are those of the master; the slave's are the same, exchanged.
-    pub fn new(parent: &str, id: &str, counts: RingCounts, slots: [u32; 2]) -> Result<Pipe, Failure> {
+    /// `made` is larger than that of all pipes that were made before.
+    pub fn new(parent: &str, id: &str, counts: RingCounts, slots: [u32; 2], made: u64) -> Result<Pipe, Failure> {
         let swapped = RingCounts { tx: counts.rx, rx: counts.tx, ..counts };
         let half = RingTable::size(counts, slots);
         let private = Private::new(half * 2)?;
@@ -54,7 +57,12 @@ impl Pipe {
             let rings = RingTable::new(counts, slots, private.clone(), base);
             Ok(End { name: format!("{parent}{bracket}{id}"), rings, wakes })
         };
-        Ok(Pipe { ends: [end('{', counts, slots, 0)?, end('}', swapped, [slots[1], slots[0]], half)?] })
+        Ok(Pipe { ends: [end('{', counts, slots, 0)?, end('}', swapped, [slots[1], slots[0]], half)?], made })
+    }
+
+    /// Larger than that of all pipes that were made before.
+    pub fn made(&self) -> u64 {
+        self.made
     }
 
     fn end(&self, role: PipeRole) -> (&End, &End) {

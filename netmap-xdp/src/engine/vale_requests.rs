@@ -2,12 +2,10 @@
 
 use super::registry::PipeKey;
 use super::vale::{self, ValeId, ValePort};
-use super::{Engine, MAIN_REGION, PortKey, Target, ValePeer, interface, region, vale_name};
+use super::{Engine, PortKey, Target, ValePeer, homes, interface, vale_name};
 use crate::abi::NR_ACCEPT_VNET_HDR;
-use crate::ctl::{Failure, PipeRole, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
+use crate::ctl::{Failure, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
 use crate::ring::Dir;
-use crate::shm::Layout;
-use crate::sys::settings;
 
 impl Engine {
     /// An existing port, for a program that knows virtio-net headers if the port has them.
@@ -31,61 +29,20 @@ impl Engine {
         Ok(Target::NewVale)
     }
 
-    /// Makes a port of a switch.
-    pub(super) fn open_vale(&mut self, register: &Register) -> Result<ValeId, Failure> {
-        let mem_id = self.mem_id_for(register.mem_id);
-        self.ports.vales.open(register, mem_id)
-    }
-
-    /// The region that is asked for, or a fresh id.
-    pub(super) fn mem_id_for(&self, asked: u16) -> u16 {
-        if asked != 0 {
-            return asked;
-        }
-        let taken = |id: &u16| self.regions.contains_key(id) || self.vale_of(*id).is_some();
-        (MAIN_REGION + 1..u16::MAX).find(|id| !taken(id)).unwrap_or(u16::MAX)
-    }
-
     /// A port that lives in a region.
     pub(super) fn vale_of(&self, mem_id: u16) -> Option<&ValePort> {
         self.ports.vales.iter().map(|(_, p)| p).find(|p| p.mem_id() == mem_id)
     }
 
     /// A pipe on a port of a switch lives in its region, and keeps it there.
-    pub(super) fn hang_on_vale(&mut self, key: PipeKey, register: &Register) -> Result<(), Failure> {
+    pub(super) fn hang_on_vale(&mut self, key: PipeKey, home: u16) -> Result<(), Failure> {
         let parent = match self.ports.vales.find(key.parent) {
             Some(id) => id,
-            None if key.parent.as_bytes().starts_with(b"vale") => {
-                let port = Register { mem_id: register.mem_id, ..Register::new(key.parent) };
-                self.open_vale(&port)?
-            }
-            None if register.mem_id > MAIN_REGION => {
-                self.settle_abroad(key, register.mem_id);
-                return Ok(());
-            }
+            None if homes::on_switch(key.parent) => self.ports.vales.open(&Register::new(key.parent), home)?,
             None => return Ok(()),
         };
-        let mem_id = self.ports.mem_id(&PortKey::Vale(parent));
         self.ports.parents.insert(key, parent);
-        self.settle_abroad(key, mem_id);
         Ok(())
-    }
-
-    fn settle_abroad(&mut self, key: PipeKey, mem_id: u16) {
-        for role in [PipeRole::Master, PipeRole::Slave] {
-            self.ports.abroad.insert(PortKey::Pipe(key, role), mem_id);
-        }
-    }
-
-    /// The region that a port lives in, or would live in, and its sizes.
-    pub(super) fn home_layout(&self, target: &Target, register: &Register) -> (u16, Layout) {
-        let id = self.home(target, register);
-        if matches!(target, Target::NewVale) && register.mem_id == 0 {
-            let (counts, slots) = vale::shape(register);
-            let buffers = vale::buffers(counts, slots, register.extra_bufs);
-            return (id, Layout::plan(buffers, settings().priv_buf_size(), region::OBJECTS));
-        }
-        (id, self.layout(id))
     }
 
     /// `NETMAP_REQ_PORT_HDR_GET`: any port that is there.
@@ -125,6 +82,7 @@ impl Engine {
             ..Register::new(newif.name)
         };
         let mem_id = self.mem_id_for(newif.mem_id);
+        self.settle_on(mem_id);
         self.ports.vales.create(&register, mem_id)?;
         let (counts, [tx_slots, rx_slots]) = vale::shape(&register);
         Ok(ValeNewifReply { tx_slots, rx_slots, tx_rings: counts.tx, rx_rings: counts.rx, mem_id })

@@ -7,7 +7,7 @@
 //! | `NETMAP_XDP_SOCKET` | path | where netmapd listens; default `/run/netmap-xdp/netmapd.sock`, and for a user whom that one does not admit, `netmap-xdp/netmapd.sock` in `XDG_RUNTIME_DIR` |
 //! | `NETMAP_XDP_DAEMON` | path | the netmapd to start; default: beside the library or the program, then in `PATH` |
 //! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced; for some interfaces alone: `auto,eth1=generic` |
-//! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1; default from what is bound |
+//! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, and of each that pipes have to themselves; default from what is bound |
 //! | `NETMAP_XDP_BUF_SIZE` | `2048` `4096` | bytes of a buffer where NICs are: region 1, those of attached NICs; default 2048 |
 //! | `NETMAP_XDP_PRIV_BUF_SIZE` | number | the same of the regions that ports of switches have of their own: a multiple of 64 up to 65536; default as `NETMAP_XDP_BUF_SIZE` |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
@@ -203,7 +203,7 @@ pub struct Settings {
     pub log: u8,
     /// The one mode to use, or the whole ladder.
     pub mode: PerInterface<Option<Mode>>,
-    /// Buffers of region 1.
+    /// Buffers of region 1, and of each that pipes have to themselves.
     pub buffers: Option<u32>,
     /// Bytes of each, and of those in other regions with NICs.
     pub buf_size: u32,

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How long anything may take that ought to happen at once: generous, for machines that are busy with other things.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// The buffers of the process's one region are counted, so tests take turns.
+/// The buffers of the process's regions are counted, so tests take turns.
 pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)

@@ -177,12 +177,16 @@ mod tests {
         now.ports.retain(|p| p.name.starts_with("nmxstatus"));
         let text = as_text(&now);
         let pid = std::process::id();
-        for part in ["region 1: ", "nmxstatus{1: pipe, region 1", &format!("held by process {pid} "), "rx 0", "syncs"] {
+        let id = a.mem_id();
+        let of_it =
+            [format!("region {id}: "), format!("nmxstatus{{1: pipe, region {id}"), format!("held by process {pid} ")];
+        for part in of_it.iter().map(String::as_str).chain(["rx 0", "syncs"]) {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         let json = as_json(&now);
         assert_eq!(json["shape"], 1);
-        let region = &json["regions"][0];
+        let region =
+            json["regions"].as_array().unwrap().iter().find(|r| r["id"] == id).expect("the region of the pipe");
         let sum: u64 = ["free", "slots", "kernel", "spare", "extra", "private", "missing"]
             .iter()
             .filter_map(|k| region[k].as_u64())

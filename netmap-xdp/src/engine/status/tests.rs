@@ -24,7 +24,7 @@ fn account(engine: &mut Engine, id: u16) -> RegionStatus {
     told
 }
 
-/// The rings of a port in region 1, transmit rings first.
+/// The rings of a port, transmit rings first.
 fn rings(engine: &Engine, grant: &Grant) -> Vec<Kring> {
     let key = &engine.grants[&grant.id].port;
     let view = engine.ports.view(key).unwrap();
@@ -36,11 +36,13 @@ fn rings(engine: &Engine, grant: &Grant) -> Vec<Kring> {
 fn buffers_of_all_kinds_of_ports_add_up_and_come_back() {
     let mut e = engine();
     let keeper = open(&mut e, "netmap:keep{1@conf:slots=64", 0);
-    let before = account(&mut e, 1);
+    let id = keeper.reply.mem_id;
+    let before = account(&mut e, id);
     assert_eq!((before.slots, before.missing, before.twice), (128, 0, 0));
-    let more = [("netmap:x{1@conf:slots=32", 10), ("netmap:x}1", 0), ("netmap:x{1/z", 0), ("netmap:x}1/r", 0)];
+    let more =
+        [("netmap:keep{2@conf:slots=32", 10), ("netmap:keep}2", 0), ("netmap:keep{2/z", 0), ("netmap:keep}2/r", 0)];
     let grants: Vec<Grant> = more.iter().map(|(name, extra)| open(&mut e, name, *extra)).collect();
-    let told = account(&mut e, 1);
+    let told = account(&mut e, id);
     assert_eq!((told.extra, told.missing, told.twice), (10, 0, 0));
     let all = e.status(Part { from: 0, accounts: true }, &|_| true);
     assert_eq!(all.ports.len(), 5);
@@ -50,7 +52,7 @@ fn buffers_of_all_kinds_of_ports_add_up_and_come_back() {
     assert_eq!(kinds.iter().filter(|k| *k == "monitor").count(), 2);
     assert!(all.ports.iter().all(|p| p.grants.len() == 1), "{all:?}");
     grants.iter().for_each(|g| e.release(g.id));
-    assert_eq!(account(&mut e, 1), before);
+    assert_eq!(account(&mut e, id), before);
     e.release(keeper.id);
     assert_eq!(e.status(Part::default(), &|_| true), Status::default());
 }
@@ -59,16 +61,17 @@ fn buffers_of_all_kinds_of_ports_add_up_and_come_back() {
 #[cfg_attr(miri, ignore = "asks the kernel")]
 fn what_a_program_wrote_over_is_named_and_comes_back_with_its_port() {
     let mut e = engine();
-    let _keeper = open(&mut e, "netmap:keep{1@conf:slots=16", 0);
-    let before = account(&mut e, 1);
-    let grant = open(&mut e, "netmap:x{1@conf:slots=16", 0);
+    let keeper = open(&mut e, "netmap:keep{1@conf:slots=16", 0);
+    let id = keeper.reply.mem_id;
+    let before = account(&mut e, id);
+    let grant = open(&mut e, "netmap:keep{2@conf:slots=16", 0);
     let ring = &rings(&e, &grant)[0];
     let (lost, doubled) = (ring.slot(3).buf_idx.load(Relaxed), ring.slot(4).buf_idx.load(Relaxed));
     ring.slot(3).buf_idx.store(doubled, Relaxed);
-    let told = account(&mut e, 1);
+    let told = account(&mut e, id);
     assert_eq!((told.missing, told.twice, told.examples), (1, 1, vec![lost, doubled]));
     e.release(grant.id);
-    assert_eq!(account(&mut e, 1), before);
+    assert_eq!(account(&mut e, id), before);
 }
 
 #[test]
@@ -76,20 +79,21 @@ fn what_a_program_wrote_over_is_named_and_comes_back_with_its_port() {
 fn a_buffer_in_hand_at_death_comes_back_unless_others_have_some_in_hand() {
     let mut e = engine();
     let keeper = open(&mut e, "netmap:keep{1@conf:slots=16", 3);
-    let dying = open(&mut e, "netmap:x{1@conf:slots=16", 7);
+    let dying = open(&mut e, "netmap:keep{2@conf:slots=16", 7);
     let take_all = |e: &Engine, g: &Grant| {
-        let head = e.regions[&1].memory().object::<IfHeader>(g.reply.offset).unwrap();
+        let head = e.regions[&g.reply.mem_id].memory().object::<IfHeader>(g.reply.offset).unwrap();
         head.ni_bufs_head.store(0, Relaxed);
     };
+    let id = keeper.reply.mem_id;
     take_all(&e, &dying);
-    assert_eq!(account(&mut e, 1).private, 7);
+    assert_eq!(account(&mut e, id).private, 7);
     // Dies in the middle of an exchange between its ring and one that stays.
     let (theirs, its) = (rings(&e, &keeper), rings(&e, &dying));
     its[0].slot(1).buf_idx.store(theirs[0].slot(1).buf_idx.load(Relaxed), Relaxed);
     take_all(&e, &keeper);
-    let free = account(&mut e, 1).free;
+    let free = account(&mut e, id).free;
     e.release(dying.id);
-    let told = account(&mut e, 1);
+    let told = account(&mut e, id);
     // Fifteen of its ring and as many of its other one; one more and its seven may be the keeper's by now.
     assert_eq!((told.private, told.free), (3, free + 31));
     assert_eq!((told.missing, told.twice), (8, 0));
@@ -97,13 +101,14 @@ fn a_buffer_in_hand_at_death_comes_back_unless_others_have_some_in_hand() {
     assert!(e.regions.is_empty());
 
     // The same, and nobody else has any in hand.
-    let _keeper = open(&mut e, "netmap:keep{1@conf:slots=16", 0);
-    let before = account(&mut e, 1);
-    let dying = open(&mut e, "netmap:x{1@conf:slots=16", 7);
+    let keeper = open(&mut e, "netmap:keep{1@conf:slots=16", 0);
+    let id = keeper.reply.mem_id;
+    let before = account(&mut e, id);
+    let dying = open(&mut e, "netmap:keep{2@conf:slots=16", 7);
     take_all(&e, &dying);
     rings(&e, &dying)[1].slot(1).buf_idx.store(0, Relaxed);
     e.release(dying.id);
-    assert_eq!(account(&mut e, 1), before);
+    assert_eq!(account(&mut e, id), before);
 }
 
 #[test]
