@@ -243,7 +243,7 @@ fn bind(fd: &Fd, ifindex: u32, flags: u16, sibling: Option<RawFd>) {
 }
 
 fn generic() -> bool {
-    settings().mode == Some(Mode::Generic)
+    settings().mode.all == Some(Mode::Generic)
 }
 
 /// What the sockets here are, in the library's words.

@@ -15,8 +15,8 @@ use netmap_xdp::port::{PortRing, Synced};
 use netmap_xdp::ring::{Dir, Kring, KringPlace, NO_BUFFER, RingPlace};
 use netmap_xdp::shm::{Layout, Memory};
 use netmap_xdp::sync::{AtomicU32, AtomicU64, Ordering::*};
-use netmap_xdp::sys::{sealed_memfd, xdp::RingOffsets};
-use netmap_xdp::xsk::{Completion, Fill, Geometry, Queue, Rx, Tx};
+use netmap_xdp::sys::{BUF_SIZE, sealed_memfd, xdp::RingOffsets};
+use netmap_xdp::xsk::{Chunks, Completion, Fill, Geometry, Queue, Rx, Tx};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -61,10 +61,11 @@ impl Bench {
             let fd = sealed_memfd(c"bench", size as usize).expect("a memfd");
             Memory::map(&fd, size as usize, 0, true).expect("a mapping of a memfd")
         };
-        let layout = Layout::plan(2 * SLOTS, 64);
+        let layout = Layout::plan(2 * SLOTS, BUF_SIZE, 64);
         let (region, private) = (memfd(layout.size), memfd(KringPlace::size(SLOTS, 2 * SLOTS)));
         let rings = memfd(2 * RING_BYTES);
-        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 2 * SLOTS, dir, id: 0 };
+        let (buffers_at, buf_size) = (layout.buffer(0), layout.buf_size);
+        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at, buffers: 2 * SLOTS, buf_size, dir, id: 0 };
         let kring =
             Kring::attach(&region, place, &private, KringPlace { offset: 0, room: 2 * SLOTS }).expect("rings that fit");
         kring.format();
@@ -72,7 +73,9 @@ impl Bench {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: false };
+        let geometry = Geometry::new(Chunks::Unaligned, BUF_SIZE).expect("a size of NICs");
+        let plan =
+            NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: false, always: false, busy: false };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).expect("a memfd"));
         let (first, second) = (offsets(0), offsets(1));
         let ok = "rings that fit";

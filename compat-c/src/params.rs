@@ -5,41 +5,49 @@
 
 use crate::guard::{inside, ours};
 use libc::{EACCES, ENOENT, FILE, O_ACCMODE, O_CLOEXEC, O_RDONLY, W_OK, X_OK, c_char, c_int};
+use netmap_xdp::client;
 use netmap_xdp::sys::{self, Errno, settings};
 
 const PLACE: &[u8] = b"/sys/module/netmap/parameters/";
 /// Longest name of a parameter, and the zero after it.
 const LONGEST: usize = 32;
 
-/// The value of a parameter, if there is one of that name.
-fn value(name: &[u8]) -> Option<u64> {
-    let buffers = || u64::from(settings().buffers.unwrap_or(16384));
-    Some(match name {
-        b"buf_size" | b"buf_curr_size" | b"priv_buf_size" => 2048,
-        b"buf_num" | b"buf_curr_num" => buffers(),
+/// How to tell a parameter's value: to be called where the engine may be.
+type Value = fn() -> u64;
+
+/// The parameter of that name, if there is one.
+fn parameter(name: &[u8]) -> Option<Value> {
+    let value: Value = match name {
+        b"buf_size" | b"buf_curr_size" => || client::buf_size().into(),
+        b"priv_buf_size" => || settings().priv_buf_size().into(),
+        b"buf_num" | b"buf_curr_num" => || settings().buffers.unwrap_or(16384).into(),
         // The largest ring: a header, and 16 bytes a slot.
-        b"ring_size" | b"ring_curr_size" => 256 + 16 * 16384,
-        b"ring_num" | b"ring_curr_num" | b"if_num" | b"if_curr_num" => 1024,
-        b"if_size" | b"if_curr_size" | b"priv_if_size" => 1024,
-        b"priv_if_num" => 2,
-        b"priv_ring_size" => 5 * 4096,
-        b"priv_ring_num" => 4,
-        b"priv_buf_num" => 4098,
-        b"generic_ringsize" => settings().slots.into(),
-        b"generic_rings" | b"no_pendintr" => 1,
-        b"bridge_batch" => 1024,
-        b"max_bridges" => 256,
-        b"fwd" => settings().forward_all.into(),
-        b"verbose" | b"debug" | b"no_timestamp" | b"admode" | b"default_pipes" | b"ptnet_vnet_hdr" => 0,
+        b"ring_size" | b"ring_curr_size" => || 256 + 16 * 16384,
+        b"ring_num" | b"ring_curr_num" | b"if_num" | b"if_curr_num" => || 1024,
+        b"if_size" | b"if_curr_size" | b"priv_if_size" => || 1024,
+        b"priv_if_num" => || 2,
+        b"priv_ring_size" => || 5 * 4096,
+        b"priv_ring_num" => || 4,
+        b"priv_buf_num" => || 4098,
+        b"generic_ringsize" => || settings().slots.into(),
+        b"generic_rings" | b"no_pendintr" | b"generic_txqdisc" => || 1,
+        b"generic_mit" => || 100_000,
+        b"generic_hwcsum" => || 0,
+        b"txsync_retry" => || 2,
+        b"bridge_batch" => || 1024,
+        b"max_bridges" => || 256,
+        b"fwd" => || settings().forward_all.into(),
+        b"verbose" | b"debug" | b"no_timestamp" | b"admode" | b"default_pipes" | b"ptnet_vnet_hdr" => || 0,
         _ => return None,
-    })
+    };
+    Some(value)
 }
 
 /// The parameter that a path names. The path is one that the kernel has read just now, to its end.
 ///
 /// # Safety
 /// As for open(2), after a call that did not fail with EFAULT.
-unsafe fn named(path: *const c_char) -> Option<u64> {
+unsafe fn named(path: *const c_char) -> Option<Value> {
     // SAFETY: reading stops at the first difference, or at the end of the string.
     unsafe {
         if !PLACE.iter().enumerate().all(|(i, &byte)| path.add(i).cast::<u8>().read() == byte) {
@@ -49,7 +57,7 @@ unsafe fn named(path: *const c_char) -> Option<u64> {
         let rest = path.add(PLACE.len()).cast::<u8>();
         for (i, to) in name.iter_mut().enumerate() {
             match rest.add(i).read() {
-                0 => return value(&name[..i]),
+                0 => return parameter(&name[..i]),
                 byte => *to = byte,
             }
         }
@@ -75,7 +83,7 @@ pub unsafe fn open(path: *const c_char, flags: c_int) -> Option<c_int> {
     let value = unsafe { named(path) }?;
     ours(-1, move || {
         Some(if flags & O_ACCMODE == O_RDONLY {
-            sys::memory_file(c"netmap-parameter", format!("{value}\n").as_bytes(), flags & O_CLOEXEC != 0)
+            sys::memory_file(c"netmap-parameter", format!("{}\n", value()).as_bytes(), flags & O_CLOEXEC != 0)
         } else {
             Err(Errno(EACCES))
         })

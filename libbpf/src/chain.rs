@@ -249,6 +249,10 @@ impl Program for Chained {
         self.loaded.admit(head)
     }
 
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error> {
+        self.loaded.admitted()
+    }
+
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error> {
         self.loaded.steer(rules)
     }

@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramT
 use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp::sys::{Errno, Error, Fd, Level, duplicate, log};
 use netmap_xdp::xsk::loaded::{
-    self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, RULES, SOCKETS, VERDICTS, load_either,
+    self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either,
 };
 use netmap_xdp::xsk::program::needs;
 use netmap_xdp::xsk::{ClassifierPlan, Inherited, Loader, Program};
@@ -83,7 +83,7 @@ fn open(queues: u32, name: &str) -> Result<OpenObject, Error> {
     let failed = |e| failed("BPF_MAP_CREATE", &e);
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
     for mut map in object.maps_mut() {
-        if map.name() == SOCKETS || map.name() == VERDICTS {
+        if [SOCKETS, VERDICTS, STAMPS].iter().any(|name| map.name() == *name) {
             map.set_max_entries(queues).map_err(failed)?;
         }
     }
@@ -102,6 +102,8 @@ fn load(queues: u32, name: &'static str) -> Result<Loaded, Error> {
         verdicts: map(&object, VERDICTS)?,
         injected: map(&object, INJECTED)?,
         rules: map(&object, RULES)?,
+        stamps: Some(map(&object, STAMPS)?),
+        scratch: Some(map(&object, SCRATCH)?),
         globals: map(&object, ".bss")?,
     };
     Loaded::new(keep(&program)?, maps)

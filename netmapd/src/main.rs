@@ -28,9 +28,12 @@ struct Args {
     /// End when nobody has used it for so long
     #[arg(long, value_name = "SECONDS")]
     idle_exit: Option<u32>,
-    /// Packet buffers of 2048 bytes in the region that all NIC, host and pipe ports share
+    /// Packet buffers in the region that all NIC, host and pipe ports share
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
     buffers: Option<u32>,
+    /// Bytes of a buffer there, 2048 or 4096 [default: 2048]
+    #[arg(long, value_name = "BYTES", value_parser = daemon::buf_size)]
+    buf_size: Option<u32>,
     /// The lock beside the socket is held already, by this descriptor
     #[arg(long, value_name = "NUMBER", hide = true)]
     lock_fd: Option<i32>,
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         socket: args.socket.map(absolute),
         group: args.group,
         buffers: args.buffers,
+        buf_size: args.buf_size,
         idle_exit: args.idle_exit.map(|s| Duration::from_secs(s.into())),
         ..Config::default()
     };

@@ -79,14 +79,24 @@ impl Drop for Namespace {
     }
 }
 
-/// Deletes a namespace, and ends the processes in it first, since they would keep it alive.
+/// The processes in a namespace.
+fn inside(name: &str) -> Vec<i32> {
+    let pids = Cmd::new("ip").args(["netns", "pids", name]).run().stdout;
+    pids.split_whitespace().filter_map(|p| p.parse().ok()).filter(|&pid| pid != std::process::id() as i32).collect()
+}
+
+/// Deletes a namespace, and ends the processes in it first, since they would keep it alive. A netmapd that puts an interface
+/// in order just now is there for a moment, and gone at a second look.
 fn remove(name: &str) {
-    let inside = Cmd::new("ip").args(["netns", "pids", name]).run();
-    for pid in inside.stdout.split_whitespace().filter_map(|p| p.parse::<i32>().ok()) {
-        if pid != std::process::id() as i32 {
-            // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
+    let mut there = inside(name);
+    wait_until(Duration::from_secs(1), || {
+        let now = inside(name);
+        there.retain(|pid| now.contains(pid));
+        there.is_empty()
+    });
+    for pid in there {
+        // SAFETY: kill takes integers. Only descendants of the tests enter a namespace of this name.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     let gone = Cmd::new("ip").args(["netns", "del", name]).run();
     if !gone.success() && Path::new(NETNS_DIR).join(name).exists() {

@@ -41,7 +41,7 @@ pub fn list<'a>(of: &'a Value, what: &str) -> &'a [Value] {
 /// is locked by the dead.
 fn fault(now: &Value) -> Option<String> {
     for region in list(now, "regions") {
-        let parts = ["free", "slots", "kernel", "extra", "private"].iter().filter_map(|p| region[p].as_u64());
+        let parts = ["free", "slots", "kernel", "spare", "extra", "private"].iter().filter_map(|p| region[p].as_u64());
         let sum: u64 = parts.sum();
         if region["missing"] != 0 || region["twice"] != 0 || region["buffers"] != sum {
             return Some(format!("buffers do not add up: {region}"));

@@ -303,6 +303,30 @@ fn a_monitor_sees_what_the_loop_moves_and_no_kick_is_lost_over_it() {
 }
 
 #[test]
+fn a_kick_that_the_program_forgets_costs_a_moment_and_no_packet() {
+    let _turn = alone();
+    let (a, b, mut csb) = (Netmap::open(), Netmap::open(), Csb::new());
+    let reg_a = a.register("unkicked{1", NR_EXCLUSIVE, at(&mut csb.option())).unwrap();
+    let reg_b = b.register("unkicked}1", 0, 0).unwrap();
+    let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
+    let signals: [OwnedFd; 2] = std::array::from_fn(|_| eventfd());
+    let mut eventfds = EventFds::new([[signals[0].as_raw_fd(), -1], [signals[1].as_raw_fd(), -1]]);
+    std::thread::scope(|scope| {
+        let (options, a) = (at(&mut eventfds), &a);
+        let looping = scope.spawn(move || start(a, 0, options));
+        let served = (0..3).all(|i| {
+            let asleep = wait_until(SECONDS, || load(&csb.ktoa[0].kern_need_kick) != 0);
+            tx.slot(i).len = 60;
+            store(&csb.atok[0].cur, i + 1);
+            store(&csb.atok[0].head, i + 1);
+            asleep && wait_until(SECONDS, || b.ioctl(NIOCRXSYNC, 0) == Ok(0) && rx.get().tail == i + 1)
+        });
+        stop(a).unwrap();
+        assert_eq!((looping.join().unwrap(), served), (Ok(()), true));
+    });
+}
+
+#[test]
 fn all_of_it_holds_through_netmapd_too() {
     again_through_netmapd();
 }

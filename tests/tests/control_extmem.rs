@@ -42,7 +42,7 @@ fn memory_that_cannot_be_a_region_is_refused() {
         (info(|i| i.nr_memsize <<= 20), libc::EOPNOTSUPP),
         (info(|i| i.nr_memsize = 4096), libc::ENOMEM),
         (info(|i| i.nr_ring_pool_objsize = 1 << 20), libc::EINVAL),
-        (info(|i| i.nr_buf_pool_objsize = 1500), libc::EINVAL),
+        (info(|i| i.nr_buf_pool_objsize = 65537), libc::EINVAL),
     ] {
         let fd = Netmap::open();
         assert_eq!(fd.register("ext{1", 0, at(&mut opt)).map(drop), Err(errno), "{opt:x?}");

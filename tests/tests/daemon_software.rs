@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Frames a second at which a receiver that shares two cores with the others loses nothing.
-const GENTLE: &str = "20000";
+const GENTLE: &str = "5000";
 
 static SEND: LazyLock<PathBuf> = LazyLock::new(|| c_program("nm-send"));
 static RECEIVE: LazyLock<PathBuf> = LazyLock::new(|| c_program("nm-recv"));

@@ -118,6 +118,48 @@ fn every_constant_of_the_headers_has_a_row() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// Functions, macros and enumerated names that a header offers to programs: those in lower case begin with `nm`.
+fn offered(header: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let functions = header.lines().filter(|l| !l.starts_with([' ', '\t', '/'])).filter_map(|line| {
+        let name = line.split('(').next().filter(|_| line.contains('('))?;
+        let name = name.rsplit([' ', '*']).next()?;
+        (name.starts_with("nm") && word(name) == name).then(|| name.to_owned())
+    });
+    functions.chain(constants(header)).collect()
+}
+
+#[test]
+fn every_function_and_macro_for_programs_has_a_row() {
+    let doc = read("docs/netmap-api.md");
+    let words: HashSet<&str> =
+        quoted(&doc).flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_')).collect();
+    // Steps of the library in netmap_user.h that no program calls, and guards.
+    let inner = [
+        "LIBNETMAP_H_",
+        "NM_LIB_FUNCTION",
+        "NM_PARSE_ERRLEN",
+        "NMREQ_OPTION_AT_",
+        "nm_debug_allowed",
+        "nm_debug_print",
+        "nm_is_identifier",
+        "nm_open_inherit",
+        "nm_open_ring_range",
+        "nm_open_steps",
+        "nm_parse_failed",
+        "nm_ring_absent",
+        "nm_inject_ring",
+        "nm_take_packet",
+    ];
+    let names = ["net/netmap_user.h", "libnetmap.h"].map(|h| offered(&read(&format!("compat-c/include/{h}")))).concat();
+    assert!(
+        names.len() > 80 && ["nm_nextpkt", "nmctx_lock", "NETMAP_BUF"].iter().all(|n| names.iter().any(|m| m == n))
+    );
+    let missing: Vec<_> =
+        names.iter().filter(|n| !words.contains(n.as_str()) && !inner.contains(&n.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// The body of a test function, or of the whole source if the function is one of a list.
 fn body<'a>(text: &'a str, name: &str) -> &'a str {
     let Some(start) = text.find(&format!("fn {name}(")) else { return text };

@@ -64,7 +64,7 @@ fn expect_accounted(now: &serde_json::Value) {
     assert_eq!(list(now, "regions").len(), 1, "{now}");
     let region = &now["regions"][0];
     assert_eq!((region["missing"].as_u64(), region["twice"].as_u64()), (Some(0), Some(0)), "{region}");
-    let parts = ["free", "slots", "kernel", "extra", "private"].iter().filter_map(|p| region[p].as_u64());
+    let parts = ["free", "slots", "kernel", "spare", "extra", "private"].iter().filter_map(|p| region[p].as_u64());
     assert_eq!(Some(parts.sum()), region["buffers"].as_u64(), "{region}");
 }
 

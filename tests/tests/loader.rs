@@ -4,8 +4,10 @@
 //! it the tests fail, they are not skipped.
 
 mod loader_frames;
+mod loader_times;
 
 use loader_frames::*;
+use loader_times::*;
 use netmap_xdp::sys::netdev::{self, LinkState, NetDev};
 use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{self, AttachError, AttachMode, Loader, Program, XdpMode};
@@ -93,6 +95,8 @@ conformance! {
     sigkill_of_the_holder_detaches
     rules_decide_frame_by_frame
     rules_change_while_they_are_in_use
+    the_nic_is_asked_when_it_received_what_goes_to_a_socket
+    in_generic_mode_nobody_is_asked_for_times
 }
 
 /// Set in the child process of a test that runs alone: its name.

@@ -159,6 +159,54 @@ fn two_processes_with_two_queues_each_get_every_frame_between_them() {
     assert!(one > 100 && other > 100, "not spread: {one} and {other}");
 }
 
+/// A pair whose one end receives on four queues and sends on two, and the other the reverse.
+fn uneven() -> Pair {
+    let pair = Veth::new().queues(4).build();
+    for (end, [rx, tx]) in [(&pair.a, ["4", "2"]), (&pair.b, ["2", "4"])] {
+        end.command("ethtool").args(["-L", end.dev, "rx", rx, "tx", tx]).run().expect_success();
+    }
+    pair
+}
+
+/// `same`: a veth pair takes frames from queue to queue of the same number, as it does without generic XDP.
+fn counts_that_differ(same: bool) {
+    let pair = uneven();
+    let (mut a, mut b) = (open(&pair.a, "netmap:{}"), open(&pair.b, "netmap:{}"));
+    assert_eq!((a.tx_count(), a.rx_count(), b.tx_count(), b.rx_count()), (2, 4, 4, 2));
+    for i in 0..if same { 4 } else { 1 } {
+        carry(&mut b, i, &mut a, i, &frames(200, 60, 1514));
+    }
+    for i in 0..if same { 2 } else { 1 } {
+        carry(&mut a, i, &mut b, i, &frames(200, 60, 1514));
+    }
+    drop((a, b));
+    // A ring that there is in one direction alone; in the other one it is the first.
+    let (mut three, mut one) = (open(&pair.a, "netmap:{}-3"), open(&pair.a, "netmap:{}-1/R"));
+    let mut b = open(&pair.b, "netmap:{}");
+    assert_eq!((three.tx_count(), three.rx_count(), one.tx_count(), one.rx_count()), (1, 1, 0, 1));
+    if same {
+        carry(&mut b, 3, &mut three, 0, &frames(200, 60, 1514));
+        carry(&mut b, 1, &mut one, 0, &frames(200, 60, 1514));
+    }
+    carry(&mut three, 0, &mut b, 0, &frames(200, 60, 1514));
+    let e = try_open(&pair.a, "netmap:{}-4").err().expect("there is no fifth ring");
+    assert_eq!(e.errno, libc::EINVAL, "{e}");
+    drop((three, one, b));
+    assert_all_buffers_returned();
+}
+
+#[test]
+fn receive_and_transmit_queues_may_differ_in_number_in_native_mode() {
+    alone!("NETMAP_XDP_MODE" = "native");
+    counts_that_differ(true);
+}
+
+#[test]
+fn receive_and_transmit_queues_may_differ_in_number_in_generic_mode() {
+    alone!("NETMAP_XDP_MODE" = "generic");
+    counts_that_differ(false);
+}
+
 #[test]
 fn rings_of_odd_sizes_carry_frames_round_and_round() {
     alone!();

@@ -5,7 +5,7 @@ use crate::client::{self, Outlook};
 use crate::ctl::Spec;
 use crate::sys::netdev::{NetDev, Offloads, XdpMode, bpf, features, xdp_attached};
 use crate::sys::{EngineChoice, settings};
-use crate::xsk::{Geometry, is_our_program, mtu_that_fits};
+use crate::xsk::{Chunks, Geometry, is_our_program, mtu_that_fits};
 
 /// What an examination found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,14 @@ fn kernel(r: &mut Report) {
     }
 }
 
+/// The largest MTU whose frames fit in one buffer of this process's engine, and what such a buffer receives.
+fn fitting() -> (u32, u32) {
+    let geometry = Geometry::new(Chunks::Unaligned, settings().buf_size);
+    geometry.map_or((0, 0), |g| (mtu_that_fits(g), g.rx_limit()))
+}
+
 fn driver(r: &mut Report, dev: &NetDev) {
+    let (fits, one) = fitting();
     let name = dev.driver.as_deref().unwrap_or("unknown");
     match features::xdp_features(dev.ifindex) {
         Some(all) => {
@@ -124,9 +131,9 @@ fn driver(r: &mut Report, dev: &NetDev) {
             };
             r.mode = Some(mode);
             r.say("driver", verdict, format!("{name}: {text}"));
-            if native && dev.mtu > mtu_that_fits(Geometry::Unaligned) && !has(features::XDP_FRAGS) {
+            if native && dev.mtu > fits && !has(features::XDP_FRAGS) {
                 let text = format!("MTU {} takes frames of several buffers, which the driver has not", dev.mtu);
-                r.mend("mtu", Verdict::Fail, text, format!("ip link set dev {} mtu 1500", dev.name));
+                r.mend("mtu", Verdict::Fail, text, format!("ip link set dev {} mtu {}", dev.name, fits));
             }
         }
         None => {
@@ -144,8 +151,8 @@ fn driver(r: &mut Report, dev: &NetDev) {
         (true, false) => r.mend("link", Verdict::Warn, "up, without carrier", "see to the cable, or the peer"),
         (true, true) => r.say("link", Verdict::Good, format!("up, MTU {}", dev.mtu)),
     }
-    if dev.mtu > mtu_that_fits(Geometry::Unaligned) {
-        let text = format!("MTU {}: frames above {} bytes arrive as chains (NS_MOREFRAG)", dev.mtu, 2048);
+    if dev.mtu > fits {
+        let text = format!("MTU {}: frames above {one} bytes arrive as chains (NS_MOREFRAG)", dev.mtu);
         r.say("mtu", Verdict::Note, text);
     }
 }

@@ -199,7 +199,7 @@ impl Port {
 
     /// Bytes of a buffer.
     pub fn buf_size(&self) -> usize {
-        crate::shm::BUF_SIZE as usize
+        self.bound().buf_size() as usize
     }
 
     /// How the NIC is driven: `zero-copy`, `native` (the driver runs XDP, the kernel copies), `generic`; `memory` for a port

@@ -8,7 +8,6 @@ use super::Error;
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{distance, next_slot};
 use crate::ring::{Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 
 /// What both kinds of guard have.
@@ -168,7 +167,8 @@ impl<'a> RxRing<'a> {
         };
     }
 
-    /// Time of the last sync: seconds and microseconds since 1970.
+    /// Time of the last sync: seconds and microseconds since 1970. Of a NIC with `NETMAP_XDP_TIMESTAMPS=hardware`, where it tells:
+    /// when it received the last frame of the queue, by its own clock.
     pub fn timestamp(&self) -> (i64, i64) {
         let ring = self.0.ring.ring();
         (ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed))
@@ -229,7 +229,7 @@ impl Slot<'_> {
     pub fn offset(&self) -> usize {
         match self.mask() {
             0 => 0,
-            mask => (self.view.ptr.load(Relaxed) & mask).min(BUF_SIZE.into()) as usize,
+            mask => (self.view.ptr.load(Relaxed) & mask).min(self.ring.buf_size().into()) as usize,
         }
     }
 
@@ -253,7 +253,7 @@ impl Slot<'_> {
     /// Bytes that the buffer holds, from the slot's offset on.
     #[inline]
     pub fn capacity(&self) -> usize {
-        BUF_SIZE as usize - self.offset()
+        self.ring.buf_size() as usize - self.offset()
     }
 
     fn place(&self, at: usize, len: usize) -> Option<(u64, usize)> {

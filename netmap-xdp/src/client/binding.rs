@@ -70,6 +70,7 @@ pub struct Bound {
     told: AtomicBool,
     memory: Arc<Memory>,
     extmem: bool,
+    buf_size: u32,
     region: Arc<Fd>,
     /// The descriptor, for netmapd, to ask about it: it stays open as long as this, as for a mapping.
     token: Option<Arc<Fd>>,
@@ -388,7 +389,7 @@ impl Bound {
         let down = || -> Result<Option<ForwardDown>, Failure> {
             let mut to = Vec::new();
             for g in &grant.tx {
-                if let CarrierGrant::Nic { socket, plan } = &g.carrier {
+                if let CarrierGrant::Nic { socket, plan, .. } = &g.carrier {
                     let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
                     let carrier = NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
                     to.push(PortRing::new(kring, Box::new(carrier)).with_bell(g.bell.clone()));
@@ -401,11 +402,15 @@ impl Bound {
         let ring = |g: &RingGrant| -> Result<PortRing, Failure> {
             let kring = Kring::attach(&memory, g.ring, &private, g.kring).map_err(|e| bad(&e))?;
             let carrier: Box<dyn Carrier> = match (&g.carrier, g.ring.dir) {
-                (CarrierGrant::Nic { socket, plan }, Dir::Tx) => {
+                (CarrierGrant::Nic { socket, plan, .. }, Dir::Tx) => {
                     Box::new(NicTx::map(socket.clone(), *plan).map_err(|e| bad(&e))?)
                 }
-                (CarrierGrant::Nic { socket, plan }, Dir::Rx) => {
+                (CarrierGrant::Nic { socket, plan, stamps }, Dir::Rx) => {
                     let nic = NicRx::map(socket.clone(), *plan).map_err(|e| bad(&e))?;
+                    let nic = match stamps {
+                        Some(fd) => nic.with_stamps(fd, g.ring.id).map_err(|e| bad(&e))?,
+                        None => nic,
+                    };
                     Box::new(ForwardUp::new(nic, uplink.way().clone()))
                 }
                 (CarrierGrant::Host { tap, links, .. }, Dir::Tx) => Box::new(HostTx::new(tap.clone(), links.clone())),
@@ -440,6 +445,7 @@ impl Bound {
             told: AtomicBool::new(false),
             memory,
             extmem,
+            buf_size: grant.region.buf_size,
             region: grant.region.fd,
             token,
             _links: grant.links,
@@ -536,6 +542,11 @@ impl Bound {
     /// Whether the region is memory of the program, which maps nothing then.
     pub fn extmem(&self) -> bool {
         self.extmem
+    }
+
+    /// Bytes of a buffer of the region.
+    pub fn buf_size(&self) -> u32 {
+        self.buf_size
     }
 
     /// The region's memfd.

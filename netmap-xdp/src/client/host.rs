@@ -7,7 +7,7 @@ use crate::engine::{
 };
 use crate::ring::Dir;
 use crate::sync::{AtomicU64, Ordering::*};
-use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id};
+use crate::sys::{Fd, comm, effective_uid, hung_up, monotonic, process_id, settings};
 use crate::xsk::{self, Steering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,6 +95,12 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
     let mut host = host();
     host.sweep();
     host.engine().ask(request)
+}
+
+/// Bytes of a buffer of region 1: as netmapd says, if one runs, else by the settings of this process. Starts nothing.
+pub fn buf_size() -> u32 {
+    let asked = if remote::chosen() { remote::buf_size() } else { None };
+    asked.unwrap_or(settings().buf_size)
 }
 
 /// What there is: in netmapd, as far as this user may know of it, or in this process. With `accounts` every buffer is looked for.

@@ -41,7 +41,7 @@ pub use binding::{Binding, Bound};
 pub use epolls::{
     closed as epoll_closed, copied as epoll_copied, epoll_ctl, epoll_wait, nudged as epoll_nudged, watches as is_epoll,
 };
-pub use host::{ask, settled, settled_in, status};
+pub use host::{ask, buf_size, settled, settled_in, status};
 pub use mappings::touches as touches_mapping;
 pub use remote::{Outlook, outlook};
 pub use wait::wait;

@@ -5,7 +5,7 @@
 //! is on the data path but [`client_id`], which is one load.
 
 use super::launch::{self, Absent, Look};
-use crate::ctl::{Condition, Failure, Register, Reply, Request};
+use crate::ctl::{Condition, Failure, PoolsInfo, PortName, Register, Reply, Request};
 use crate::engine::{Answers, Grant, Part, ProgramMemory, Status, TapsGrant, ValePeer};
 use crate::proto::{
     Asked, Assembly, FromEngine, Granted, PIECE, PeerAsked, RegisterToken, RingOf, StatusAsked, Steer, ToEngine,
@@ -339,6 +339,16 @@ pub(super) fn ask(request: &Request) -> Result<Reply, Failure> {
     match call(&ToEngine::Ask(Asked { namespace: here(), request: request.clone() }), true)? {
         FromEngine::Answer(reply) => Ok(reply),
         _ => Err(unexpected()),
+    }
+}
+
+/// Bytes of a buffer of region 1, if a netmapd runs.
+pub(super) fn buf_size() -> Option<u32> {
+    // A pipe can be asked about before it is there.
+    let request = Request::PoolsInfo(PoolsInfo { name: PortName::from_field(b"buffers{1\0"), mem_id: 0 });
+    match call_after(launch::reach_running, &ToEngine::Ask(Asked { namespace: here(), request }), true).ok()? {
+        FromEngine::Answer(Reply::PoolsInfo(told)) => Some(told.0.buffers.size),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! The one place where an errno of the control path is chosen: [`Condition`] is the table, the constructors of
 //! [`Failure`] add the words. What a user reads says what failed, why, and what mends it.
 
-use crate::sys::Errno;
+use crate::sys::{Errno, NIC_BUF_SIZES};
 use std::fmt;
 
 /// A refused request: what the program gets, and what a person reads.
@@ -123,6 +123,7 @@ conditions! {
     InterfaceBusy         EBUSY      "something else owns the interface" "netmap_ioctl";
     InterfaceFailed       ENXIO      "the interface has changed so that the open port cannot go on" "-";
     MtuTooLarge           EINVAL     "a packet of the interface does not fit a buffer" "netmap_buf_size_validate";
+    BuffersUnfit          EINVAL     "the buffers of the region cannot be those of a NIC" "netmap_buf_size_validate";
     OutOfBuffers          ENOMEM     "the region has too few free buffers" "netmap_new_bufs";
     VnetHeader            EIO        "the port uses virtio-net headers, the program does not" "netmap_ioctl";
     NoVnetHeader          ENXIO      "only a VALE port has a virtio-net header" "netmap_ioctl";
@@ -236,12 +237,17 @@ impl Failure {
         Condition::UnknownMemId.says(format!("no region has memory id {id}; leave it out to use that of the port"))
     }
 
-    /// A packet of the interface does not fit into a buffer.
-    pub fn mtu_too_large(name: impl fmt::Display, mtu: u32, buffer: u32) -> Failure {
-        Condition::MtuTooLarge.says(format!(
-            "{name}: its MTU {mtu} does not fit a buffer of {buffer} bytes; lower it: ip link set {name} mtu {}",
-            buffer.saturating_sub(32).min(1500)
-        ))
+    /// Frames of the interface do not fit into the buffers; `cures` says what mends it beside an MTU that `fits`.
+    pub fn mtu_too_large(name: impl fmt::Display, mtu: u32, why: &str, fits: u32, cures: &str) -> Failure {
+        Condition::MtuTooLarge
+            .says(format!("{name}: its MTU {mtu} does not fit: {why}; lower it: ip link set {name} mtu {fits}{cures}"))
+    }
+
+    /// Buffers of this size are no UMEM.
+    pub fn buffers_unfit(name: impl fmt::Display, size: u32) -> Failure {
+        let sizes = NIC_BUF_SIZES.map(|n| n.to_string()).join(" or ");
+        Condition::BuffersUnfit
+            .says(format!("{name}: the region has buffers of {size} bytes, and those of a NIC have {sizes}"))
     }
 
     /// An XDP program that is not ours is attached to the interface. An empty name is a program without one.
@@ -293,6 +299,14 @@ impl Failure {
         Condition::QueueTaken.says(format!(
             "{interface}: queue {queue} is still in use since before netmapd was restarted, by {who}; it is free when that \
              program closes it; other queues can be bound now"
+        ))
+    }
+
+    /// The same of host rings.
+    pub fn host_rings_of_survivor(interface: impl fmt::Display, who: impl fmt::Display) -> Failure {
+        Condition::QueueTaken.says(format!(
+            "{interface}: its host rings are still in use since before netmapd was restarted, by {who}; they are free when \
+             that program closes them; what the host receives (`/T`) can be bound now"
         ))
     }
 
@@ -462,6 +476,7 @@ mod tests {
         (Condition::InterfaceBusy, libc::EBUSY),
         (Condition::InterfaceFailed, libc::ENXIO),
         (Condition::MtuTooLarge, libc::EINVAL),
+        (Condition::BuffersUnfit, libc::EINVAL),
         (Condition::OutOfBuffers, libc::ENOMEM),
         (Condition::VnetHeader, libc::EIO),
         (Condition::NoVnetHeader, libc::ENXIO),
@@ -522,14 +537,16 @@ mod tests {
             ),
             (Failure::unknown_mem_id(7), C::UnknownMemId, &["memory id 7"]),
             (
-                Failure::mtu_too_large("eth0", 9000, 2048),
+                Failure::mtu_too_large("eth0", 9000, "a buffer of 2048", 1500, ", or use"),
                 C::MtuTooLarge,
                 &["eth0", "9000", "2048", "ip link set eth0 mtu 1500"],
             ),
+            (Failure::buffers_unfit("eth0", 9024), C::BuffersUnfit, &["eth0", "9024", "2048 or 4096"]),
             (Failure::foreign_xdp("eth0", "drop_all", 42), C::ForeignXdp, &["eth0", "drop_all", "42", "xdp off"]),
             (Failure::foreign_xdp("eth0", "", 42), C::ForeignXdp, &["no name"]),
             (Failure::queue_taken("eth0", 3), C::QueueTaken, &["queue 3", "ss --xdp"]),
             (Failure::queue_of_survivor("eth0", 3, "process 7 (lb)"), C::QueueTaken, &["queue 3", "process 7"]),
+            (Failure::host_rings_of_survivor("eth0", "process 7 (lb)"), C::QueueTaken, &["host rings", "process 7"]),
             (Failure::other_engine("eth0", "process 7 (lb)"), C::ForeignXdp, &["process 7", "NETMAP_XDP_ENGINE=auto"]),
             (Failure::bad_steering("NETMAP_XDP_STEER", "rule 1"), C::BadSteering, &["NETMAP_XDP_STEER", "rule 1"]),
             (Failure::not_steerable(), C::BadSteering, &["NIC"]),

@@ -8,13 +8,21 @@
 //! chain = eth0 50                  # any number of times: interfaces with other XDP programs, and our priority among them
 //! steer = eth* tcp port 22 -> host; default netmap   # any number of times: interfaces, then rules for them
 //! buffers = 65536
+//! buf-size = 4096                  # bytes of a buffer where NICs are: 2048 or 4096
+//! priv-buf-size = 2048             # bytes of a buffer in regions of switch ports: a multiple of 64
 //! spares = 512                     # of each NIC receive ring
+//! timestamps = hardware            # or software
+//! wakeup = need                    # or always
+//! busy-poll = 20                   # microseconds; busy-budget and tx-budget: packets
 //! idle-exit = 30                   # seconds
 //! ```
 
 use super::policy::{Policy, Rule, What, Who};
 use crate::engine::SteeringByName;
-use crate::sys::{CHAIN_MOST, CHAIN_PRIORITY, LoaderChoice, effective_uid, gid_of, uid_of};
+use crate::sys::{
+    BUF_ALIGN, BUF_SIZES, CHAIN_MOST, CHAIN_PRIORITY, LoaderChoice, NIC_BUF_SIZES, Polling, effective_uid, gid_of,
+    is_buf_size, uid_of,
+};
 use crate::xsk::Steering;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,8 +47,16 @@ pub struct Config {
     pub loader: Option<LoaderChoice>,
     /// Buffers of region 1.
     pub buffers: Option<u32>,
+    /// Bytes of a buffer in region 1, and in other regions with NICs.
+    pub buf_size: Option<u32>,
+    /// Bytes of a buffer in regions of switch ports.
+    pub priv_buf_size: Option<u32>,
     /// Spare buffers of a NIC receive ring.
     pub spares: Option<u32>,
+    /// Whether receive rings tell the NIC's times.
+    pub hardware_times: Option<bool>,
+    /// How the kernel and those who sync tell each other of work.
+    pub polling: Polling,
     /// Ends when nobody has used it for so long.
     pub idle_exit: Option<Duration>,
 }
@@ -78,11 +94,35 @@ impl Config {
                 self.loader = Some(named.ok_or(format!("loader is libbpf or aya, not {value:?}"))?);
             }
             "buffers" => self.buffers = Some(number(1 << 24)?),
+            "buf-size" => {
+                self.buf_size = Some(buf_size(value).map_err(|why| format!("buf-size: {why}"))?);
+            }
+            "priv-buf-size" => {
+                let size = value.parse().ok().filter(|&n| is_buf_size(n));
+                let (least, most) = (BUF_SIZES.start(), BUF_SIZES.end());
+                let why = format!("priv-buf-size is a multiple of {BUF_ALIGN} from {least} to {most}, not {value:?}");
+                self.priv_buf_size = Some(size.ok_or(why)?);
+            }
             "spares" => self.spares = Some(number(16384)?),
+            "timestamps" => match value {
+                "hardware" | "software" => self.hardware_times = Some(value == "hardware"),
+                _ => return Err(format!("timestamps is software or hardware, not {value:?}")),
+            },
+            "wakeup" => {
+                let always = Polling::wakeup(value);
+                self.polling.always = Some(always.ok_or(format!("wakeup is need or always, not {value:?}"))?);
+            }
+            "busy-poll" | "busy-budget" | "tx-budget" => {
+                let found = Polling::NUMBERS.into_iter().find(|n| n.0 == key);
+                let (_, _, least, most) = found.unwrap_or((key, "", 0, u32::MAX));
+                let n = number(most).ok().filter(|n| *n >= least);
+                self.polling.set(key, n.ok_or(format!("{key} is a number from {least} to {most}, not {value:?}"))?);
+            }
             "idle-exit" => self.idle_exit = Some(Duration::from_secs(number(u32::MAX)?.into())),
             _ => {
                 return Err(format!(
-                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, spares, idle-exit"
+                    "{key} is not one of socket, group, allow, steer, chain, loader, buffers, buf-size, priv-buf-size, \
+                     spares, timestamps, wakeup, busy-poll, busy-budget, tx-budget, idle-exit"
                 ));
             }
         }
@@ -100,7 +140,11 @@ impl Config {
             chains: [over.chains, self.chains].concat(),
             loader: over.loader.or(self.loader),
             buffers: over.buffers.or(self.buffers),
+            buf_size: over.buf_size.or(self.buf_size),
+            priv_buf_size: over.priv_buf_size.or(self.priv_buf_size),
             spares: over.spares.or(self.spares),
+            hardware_times: over.hardware_times.or(self.hardware_times),
+            polling: self.polling.under(over.polling),
             idle_exit: over.idle_exit.or(self.idle_exit),
         }
     }
@@ -116,6 +160,14 @@ impl Config {
         rules.extend(group.map(|gid| Rule { who: Who::Group(gid), what: vec![What::All] }));
         Ok(Policy { own: effective_uid(), rules })
     }
+}
+
+/// A size of buffers where NICs are.
+pub fn buf_size(text: &str) -> Result<u32, String> {
+    let size = text.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n));
+    size.ok_or_else(|| {
+        format!("buffers have {} bytes, not {text:?}", NIC_BUF_SIZES.map(|n| n.to_string()).join(" or "))
+    })
 }
 
 fn chain(text: &str) -> Result<(String, u32), String> {
@@ -168,13 +220,15 @@ mod tests {
     #[test]
     fn a_file_is_read_line_by_line() {
         let text = "# all of it\nsocket=/x/y\n group = 50 # by number\nallow = user:7 eth1 veth*\n\nallow = everyone software\n\
-                    buffers = 4096\nspares = 9\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
+                    buffers = 4096\nbuf-size = 4096\npriv-buf-size = 256\nspares = 9\nwakeup = always\nbusy-poll = 20\ntx-budget = 64\nidle-exit = 5\nsteer = eth* udp -> netmap; default host\nchain = eth0\nchain = eth1 7\nloader = aya\n";
         let config = Config::parse(text).unwrap();
         let first =
             Rule { who: Who::User(7), what: vec![What::Interfaces("eth1".into()), What::Interfaces("veth*".into())] };
         assert_eq!(config.rules, [first, Rule { who: Who::Everyone, what: vec![What::Software] }]);
         assert_eq!((config.socket.clone(), config.buffers), (Some("/x/y".into()), Some(4096)));
-        assert_eq!(config.spares, Some(9));
+        assert_eq!((config.buf_size, config.priv_buf_size), (Some(4096), Some(256)));
+        let polling = Polling { always: Some(true), busy: Some(20), budget: None, tx_budget: Some(64) };
+        assert_eq!((config.spares, config.polling), (Some(9), polling));
         assert_eq!(config.idle_exit, Some(Duration::from_secs(5)));
         let rules = Steering::parse("udp -> netmap; default host").unwrap();
         assert_eq!(config.steering, [("eth*".into(), rules)]);
@@ -191,7 +245,14 @@ mod tests {
             ("speed = 5", "speed"),
             ("socket = here", "absolute"),
             ("buffers = many", "many"),
+            ("buf-size = 3840", "2048 or 4096"),
+            ("priv-buf-size = 100", "multiple of 64"),
             ("spares = 16385", "16384"),
+            ("wakeup = never", "need or always"),
+            ("timestamps = sundial", "hardware"),
+            ("busy-poll = 1000001", "1000000"),
+            ("busy-budget = 0", "from 1"),
+            ("tx-budget = 31", "from 32"),
             ("allow = root *", "root"),
             ("allow = user:no-such-user-x *", "no-such-user-x"),
             ("allow = everyone", "software"),

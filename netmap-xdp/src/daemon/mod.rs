@@ -20,7 +20,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use self::config::Config;
+pub use self::config::{Config, buf_size};
 pub use self::core::{Core, Outcome, Registry};
 pub use self::policy::{Policy, Rule, Subject, What, Who};
 pub use self::server::{Limits, Server};

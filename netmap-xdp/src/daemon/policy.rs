@@ -1,8 +1,7 @@
 //! Who may bind what. Pure: rules and a peer's credentials go in, yes or no comes out.
 
 use crate::ctl::{PortKind, PortName, Register, Request};
-use crate::engine::name_matches;
-use crate::sys::Peer;
+use crate::sys::{Peer, name_matches};
 
 /// What a request is about, as far as permission goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

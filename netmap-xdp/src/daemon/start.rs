@@ -58,7 +58,11 @@ pub fn run(options: Options, libbpf: &'static dyn Loader) -> Result<(), String> 
     }
     adjust_settings(|settings| {
         settings.buffers = config.buffers.or(settings.buffers);
+        settings.buf_size = config.buf_size.unwrap_or(settings.buf_size);
+        settings.priv_buf_size = config.priv_buf_size.or(settings.priv_buf_size);
         settings.spares = config.spares.or(settings.spares);
+        settings.polling = settings.polling.under(config.polling);
+        settings.hardware_times = config.hardware_times.unwrap_or(settings.hardware_times);
         // The edge asks again: nobody else waits meanwhile.
         settings.rebind_wait = Duration::ZERO;
         settings.serves = true;

@@ -63,6 +63,7 @@ impl Registry for Notes {
                 fd: file(),
                 at: 0,
                 size: 4096,
+                buf_size: 2048,
                 of_program: register.mem_id == OF_PROGRAM,
                 here: None,
             },
@@ -105,7 +106,7 @@ impl Registry for Notes {
     }
     fn vale_peer(&mut self, asked: PeerAsked) -> Option<ValePeer> {
         let file = Arc::new(sealed_memfd(c"notes", 4096).unwrap());
-        let region = RegionGrant { fd: file.clone(), at: 0, size: 0, of_program: false, here: None };
+        let region = RegionGrant { fd: file.clone(), at: 0, size: 0, buf_size: 2048, of_program: false, here: None };
         (asked.switch == 7).then(|| ValePeer { region, private: file, private_size: 0, rings: vec![] })
     }
     fn status(&mut self, part: Part, may_see: &dyn Fn(Seen<'_>) -> bool) -> Status {

@@ -23,7 +23,7 @@ use crate::port::vale::switch::{MAX_RINGS, MAX_SLOTS};
 use crate::port::vale::{ValeRx, ValeTx};
 use crate::port::{Carrier, PortRing};
 use crate::ring::Dir;
-use crate::sys::{Fd, Inside, Level, log, namespace, online_cpus};
+use crate::sys::{Fd, Inside, Level, log, namespace, online_cpus, settings};
 use std::time::Duration;
 
 /// How often attached interfaces are looked at: one that is down may come up, any may have vanished.
@@ -117,7 +117,7 @@ impl Engine {
         if matches!(outside, PortKey::Nic(_)) && register.mem_id == 0 {
             wanted.mem_id = self.mem_id_for(0);
             let buffers = self.buffers_of_both(&wanted)?;
-            self.regions.insert(wanted.mem_id, Region::new(wanted.mem_id, buffers)?);
+            self.regions.insert(wanted.mem_id, Region::new(wanted.mem_id, buffers, settings().buf_size)?);
         }
         let Grant { id, reply, .. } = self.register(&wanted)?;
         grants.push(id);
@@ -188,8 +188,8 @@ impl Engine {
     fn carrier(&self, key: PortKey, dir: Dir, grant: CarrierGrant) -> Result<Box<dyn Carrier>, Failure> {
         let bad = |e: crate::xsk::QueueError| Condition::System.says(e.to_string());
         Ok(match (grant, dir) {
-            (CarrierGrant::Nic { socket, plan }, Dir::Tx) => Box::new(NicTx::map(socket, plan).map_err(bad)?),
-            (CarrierGrant::Nic { socket, plan }, Dir::Rx) => Box::new(NicRx::map(socket, plan).map_err(bad)?),
+            (CarrierGrant::Nic { socket, plan, .. }, Dir::Tx) => Box::new(NicTx::map(socket, plan).map_err(bad)?),
+            (CarrierGrant::Nic { socket, plan, .. }, Dir::Rx) => Box::new(NicRx::map(socket, plan).map_err(bad)?),
             (CarrierGrant::Host { tap, links }, Dir::Tx) => Box::new(HostTx::new(tap, links)),
             (CarrierGrant::Host { tap, links }, Dir::Rx) => Box::new(HostRx::new(tap, links, None)),
             (CarrierGrant::ValeTx { .. }, _) => {

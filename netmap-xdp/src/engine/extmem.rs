@@ -10,16 +10,17 @@
 use super::region::Region;
 use super::{Engine, Grant};
 use crate::ctl::{Condition, Failure, Pool, Pools, Register};
-use crate::shm::{BUF_SIZE, FRAME_SHIFT, Layout, Memory};
-use crate::sys::{Errno, Error, Fd, PAGE, SharedFile};
+use crate::shm::{FRAME_SHIFT, Layout, Memory};
+use crate::sys::{BUF_ALIGN, BUF_SIZE, BUF_SIZES, Errno, Error, Fd, PAGE, SharedFile};
 use std::sync::Arc;
 
 /// Ids of these regions start here, apart from those of switch ports.
 const FIRST_ID: u16 = 0x8000;
-/// Bounds and defaults of the pools: `nm_blueprint`, `netmap_min_priv_params`. Buffers have one size here.
+/// Bounds and defaults of the pools: `nm_blueprint`, `netmap_min_priv_params`. Buffers are rounded up to whole cache lines, and
+/// those that NICs are to use have fewer sizes to choose from (`NicPort::start`).
 const INTERFACES: Bounds = Bounds { size: 56..=4096, count: 1..=100, default: (1024, 2) };
 const RINGS: Bounds = Bounds { size: 256..=32 * 4096, count: 2..=1024, default: (5 * 4096, 4) };
-const BUFFERS: Bounds = Bounds { size: BUF_SIZE..=BUF_SIZE, count: 4..=1_000_000, default: (BUF_SIZE, 4098) };
+const BUFFERS: Bounds = Bounds { size: BUF_SIZES, count: 4..=1_000_000, default: (BUF_SIZE, 4098) };
 
 struct Bounds {
     size: std::ops::RangeInclusive<u32>,
@@ -96,10 +97,12 @@ fn pool(asked: Pool, bounds: &Bounds, what: &str) -> Result<Pool, Failure> {
 /// The pools with what was left open filled in, and how they lie in memory: objects from the start, then buffers, as many as
 /// fit.
 fn plan(asked: &Pools) -> Result<(Pools, Layout), Failure> {
+    let buffers =
+        Pool { size: asked.buffers.size.saturating_add(BUF_ALIGN - 1) / BUF_ALIGN * BUF_ALIGN, ..asked.buffers };
     let pools = Pools {
         interfaces: pool(asked.interfaces, &INTERFACES, "interfaces")?,
         rings: pool(asked.rings, &RINGS, "rings")?,
-        buffers: pool(asked.buffers, &BUFFERS, "buffers")?,
+        buffers: pool(buffers, &BUFFERS, "buffers")?,
         ..*asked
     };
     let bytes = |p: &Pool| (u64::from(p.size) * u64::from(p.count)).next_multiple_of(PAGE as u64);
@@ -107,14 +110,14 @@ fn plan(asked: &Pools) -> Result<(Pools, Layout), Failure> {
     let whole = asked.memsize / PAGE as u64 * PAGE as u64;
     // What no object would lie in is not mapped: a file may be said to be of any size.
     let size = whole.min(meta + bytes(&pools.buffers) + PAGE as u64);
-    let room = size.checked_sub(meta + u64::from(FRAME_SHIFT)).map_or(0, |n| n / u64::from(BUF_SIZE));
+    let room = size.checked_sub(meta + u64::from(FRAME_SHIFT)).map_or(0, |n| n / u64::from(pools.buffers.size));
     let buffers = room.min(pools.buffers.count.into()) as u32;
     if buffers < *BUFFERS.count.start() {
         let enough = meta + bytes(&pools.buffers) + PAGE as u64;
         let message = format!("{} bytes are too few for these pools; {enough} hold them", asked.memsize);
         return Err(Condition::ExtmemTooSmall.says(message));
     }
-    Ok((pools, Layout { meta, pool: meta, buffers, size }))
+    Ok((pools, Layout { meta, pool: meta, buffers, buf_size: pools.buffers.size, size }))
 }
 
 impl Engine {
@@ -217,11 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn buffers_have_the_size_that_was_asked_for_in_whole_cache_lines() {
+        for (asked, given) in [(1, 64), (2000, 2048), (2048, 2048), (4096, 4096), (9000, 9024), (65536, 65536)] {
+            let buffers = Pool { size: asked, ..Pool::default() };
+            let (pools, layout) = plan(&Pools { memsize: 16 << 20, buffers, ..Pools::default() }).unwrap();
+            assert_eq!((pools.buffers.size, layout.buf_size), (given, given));
+            assert!(layout.buffers > 100 && layout.buffer(layout.buffers) <= layout.size, "{asked}");
+        }
+    }
+
+    #[test]
     fn objects_out_of_bounds_are_refused() {
         let big = Pool { size: 1 << 20, ..Pool::default() };
-        let odd = Pool { size: 2000, ..Pool::default() };
+        let huge = Pool { size: 65537, ..Pool::default() };
         let base = Pools { memsize: 16 << 20, ..Pools::default() };
-        for pools in [Pools { rings: big, ..base }, Pools { interfaces: big, ..base }, Pools { buffers: odd, ..base }] {
+        for pools in [Pools { rings: big, ..base }, Pools { interfaces: big, ..base }, Pools { buffers: huge, ..base }]
+        {
             assert_eq!(plan(&pools).unwrap_err().errno, Errno(libc::EINVAL));
         }
     }

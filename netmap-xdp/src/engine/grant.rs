@@ -48,6 +48,8 @@ pub struct RegionGrant {
     pub at: u64,
     /// Size, bytes.
     pub size: u64,
+    /// Bytes of a buffer.
+    pub buf_size: u32,
     /// Whether it is memory of a program, which has it already and maps nothing.
     pub of_program: bool,
     /// The mapping to use instead, where the memory has no descriptor: engine and client are one process then.
@@ -86,6 +88,8 @@ pub enum CarrierGrant {
         socket: Arc<Fd>,
         /// Sizes and addresses of that socket.
         plan: NicPlan,
+        /// Where the NIC's times are, if they are noted.
+        stamps: Option<Arc<Fd>>,
     },
     /// The host stack behind a NIC.
     Host {

@@ -32,6 +32,8 @@ pub struct HostSide {
 struct Open {
     link: HostLink,
     lost: bool,
+    /// Whether others inject frames that begin like ours.
+    joined: bool,
 }
 
 fn refused(dev: &NetDev, e: &Error) -> Failure {
@@ -108,6 +110,16 @@ impl HostSide {
         open.link.receive(|n| rings.users(Dir::Rx, first.saturating_add(n)) > 0)
     }
 
+    /// Whether a selection has a host receive ring, of which none is in use yet.
+    pub fn begins_to_hear(rings: &RingTable, selection: &Selection) -> bool {
+        let [_, (_, rx)] = RingTable::ranges(selection);
+        // The selection counts as a user by now.
+        let others = |i| rings.users(Dir::Rx, i) > u32::from(rx.contains(&i));
+        let all = HostSide::all(rings).into_iter().filter(|(dir, _)| *dir == Dir::Rx).map(|(_, i)| i);
+        let (wanted, used) = all.fold((false, false), |(w, u), i| (w || rx.contains(&i), u || others(i)));
+        wanted && !used
+    }
+
     /// Whether the NIC is netmap's alone: as in the module, nothing of the host's leaves by it then.
     fn alone(rings: &RingTable) -> bool {
         let all = (0..rings.counts().tx).all(|i| rings.users(Dir::Tx, i) > 0);
@@ -175,20 +187,26 @@ impl Open {
         rings: &RingTable,
     ) -> Result<Open, Error> {
         let counts = rings.counts();
+        let head = program.admitted()?;
         let plan = HostLinkPlan {
             nic: dev,
             queues: counts.host_tx.max(counts.host_rx),
             queue_len: rings.slots()[Dir::Rx as usize].max(MIN_QUEUE),
             headed: mode == Mode::Generic,
+            head,
         };
         let link = HostLink::open(plan, loader)?;
         program.admit(link.head())?;
+        let joined = head.is_some();
         log(Level::Debug, format_args!("{}: host rings by {}", dev.name, link.name()));
-        Ok(Open { link, lost: false })
+        Ok(Open { link, lost: false, joined })
     }
 
     fn close(self, program: &mut dyn Program) {
         drop(self.link);
+        if self.joined {
+            return;
+        }
         // After the last frame with a head; what an error leaves is forgotten with the program.
         let _ = program.admit(None);
     }

@@ -37,7 +37,7 @@ pub use grant::{
 };
 pub use service::Nudge;
 pub use status::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, Seen, Status};
-pub use steering::{SteeringByName, name_matches};
+pub use steering::SteeringByName;
 
 use crate::abi::NR_EXCLUSIVE;
 use crate::ctl::{
@@ -45,7 +45,7 @@ use crate::ctl::{
     PortName, Register, RegisterReply, Reply, Request, RingCounts, Selection,
 };
 use crate::ring::Dir;
-use crate::shm::{BUF_SIZE, Layout};
+use crate::shm::Layout;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Level, log, namespace_id, realtime, settings};
 use crate::xsk::Loader;
@@ -273,11 +273,12 @@ impl Engine {
 
     /// Sizes of a region: as it is, or as it would be made.
     fn layout(&self, mem_id: u16) -> Layout {
-        let buffers = || match self.vale_of(mem_id) {
-            Some(port) if mem_id != MAIN_REGION => port.planned(),
-            _ => settings().buffers.unwrap_or(DEFAULT_BUFFERS),
+        let planned = || match self.vale_of(mem_id) {
+            Some(port) if mem_id != MAIN_REGION => {
+                Layout::plan(port.planned(), settings().priv_buf_size(), region::OBJECTS)
+            }
+            _ => Layout::plan(settings().buffers.unwrap_or(DEFAULT_BUFFERS), settings().buf_size, region::OBJECTS),
         };
-        let planned = || Layout::plan(buffers(), region::OBJECTS);
         self.regions.get(&mem_id).map_or_else(planned, |r| *r.layout())
     }
 
@@ -410,7 +411,9 @@ impl Engine {
                 let name = self.ports.view(&parent).map_or_else(String::new, |p| p.name);
                 let selection = &ctl::interp_ringid(register.mode, register.flags, register.ring_id, counts)?;
                 let (flags, extra_bufs) = (register.flags, register.extra_bufs);
-                let plan = MonitorPlan { name: &name, parent, flags, counts, slots, selection, extra_bufs };
+                let home = self.ports.mem_id(&parent);
+                let buf_size = self.regions.get(&home).map_or(settings().buf_size, |r| r.layout().buf_size);
+                let plan = MonitorPlan { name: &name, parent, flags, counts, slots, selection, extra_bufs, buf_size };
                 let id = self.next_grant;
                 self.ports.monitors.insert(id, MonitorPort::new(id, &plan)?);
                 Ok(PortKey::Monitor(id))
@@ -441,11 +444,11 @@ impl Engine {
         let mut region = match self.regions.remove(&mem_id) {
             Some(region) => region,
             None => {
-                let buffers = match self.vale_of(mem_id) {
-                    Some(port) if mem_id != MAIN_REGION => port.planned(),
-                    _ => self.buffers_for(&held.port, register),
+                let (buffers, buf_size) = match self.vale_of(mem_id) {
+                    Some(port) if mem_id != MAIN_REGION => (port.planned(), settings().priv_buf_size()),
+                    _ => (self.buffers_for(&held.port, register), settings().buf_size),
                 };
-                Region::new(mem_id, buffers)?
+                Region::new(mem_id, buffers, buf_size)?
             }
         };
         let bound = self.bind_in(&mut region, held, register);
@@ -628,7 +631,7 @@ impl Engine {
 /// A region as `NETMAP_REQ_POOLS_INFO_GET` tells it.
 fn pools(mem_id: u16, layout: &Layout) -> Pools {
     let objects = Pool { offset: 0, count: (layout.meta / u64::from(OBJECT)) as u32, size: OBJECT };
-    let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: BUF_SIZE };
+    let buffers = Pool { offset: layout.buffer(0), count: layout.buffers, size: layout.buf_size };
     Pools { memsize: layout.size, mem_id, interfaces: objects, rings: objects, buffers }
 }
 

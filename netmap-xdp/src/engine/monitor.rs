@@ -75,6 +75,8 @@ pub struct MonitorPlan<'a> {
     pub selection: &'a Selection,
     /// Buffers beside theirs.
     pub extra_bufs: u32,
+    /// Bytes of a buffer in a region of its own: those of the monitored port.
+    pub buf_size: u32,
 }
 
 /// Rings of a monitor of a port with `parent` rings.
@@ -105,7 +107,7 @@ impl MonitorPort {
             let rings = plan.selection.tx.len() as u32 * plan.slots[0] + plan.selection.rx.len() as u32 * plan.slots[1];
             let buffers = rings.saturating_add(plan.extra_bufs.min(super::MOST_EXTRA)) + NETMAP_FIRST_BUF;
             // Ids are handed out in turn; 0 and 1 are taken, and this one counts only while its port lives.
-            Some(Region::new((2 + id % 65533) as u16, buffers)?)
+            Some(Region::new((2 + id % 65533) as u16, buffers, plan.buf_size)?)
         };
         let failed = |e| Failure::system(&Error::new("eventfd", &name, e));
         let wakes = (0..plan.counts.rx).map(|_| eventfd().map(Arc::new)).collect::<Result<_, _>>().map_err(failed)?;

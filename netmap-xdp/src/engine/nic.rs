@@ -4,6 +4,7 @@
 //! queues that somebody bound; the packets of all others go to the host stack.
 
 mod health;
+mod mtu;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
@@ -17,8 +18,8 @@ use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
 use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
-    AttachError, AttachMode, BindError, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, is_our_program, mtu_that_fits,
+    AttachError, AttachMode, BindError, Chunks, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
+    clean_host_filter, end_cuts, host_survivors, is_our_program,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -31,6 +32,21 @@ struct Queue {
     receiving: bool,
     /// Whether the client that asked for it has mapped its rings, so that it may be bound.
     mapped: bool,
+}
+
+/// What the sockets of a UMEM have in common, from the first one's bind on: a NIC that needs it otherwise registers the pages
+/// once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    geometry: Geometry,
+    zero_copy: bool,
+}
+
+/// A bound socket whose UMEM others may share.
+#[derive(Clone, Copy, Debug)]
+pub struct Sibling {
+    socket: RawFd,
+    multi_buffer: bool,
 }
 
 /// How our program is to share the interface.
@@ -69,6 +85,8 @@ pub struct NicPort {
     loader: &'static dyn Loader,
     /// Wakes those who sleep on rings that others sync.
     bell: Arc<Fd>,
+    /// The map with the NIC's times, if they are noted.
+    stamps: Option<Arc<Fd>>,
     steering: Option<Steering>,
     /// Whether a queue could not be had since another socket has it, or had it a moment ago.
     queue_busy: bool,
@@ -105,6 +123,7 @@ fn unbound(dev: &NetDev, queue: u32, e: BindError) -> Failure {
     match e {
         BindError::Busy(_) => Failure::queue_taken(&dev.name, queue),
         BindError::NotSupported(_) | BindError::Down => Failure::no_xdp(&dev.name, e),
+        BindError::Setting { ref error, .. } => Failure { errno: error.errno, message: format!("{}: {e}", dev.name) },
         BindError::Other(ref why) if why.errno.0 == libc::EPERM => {
             Failure::missing_capability(format!("{}: {why}", dev.name), "CAP_NET_RAW")
         }
@@ -129,6 +148,11 @@ fn tidy(loader: &dyn Loader, dev: &NetDev) -> bool {
         log(Level::Warn, format_args!("{}: a program of a killed netmapd stays: {e}", dev.name));
         false
     })
+}
+
+/// How chunks are to lie in the UMEM of an interface, where it has a choice.
+fn chunks_of(dev: &NetDev) -> Chunks {
+    if settings().aligned.of(&dev.name) == Some(true) { Chunks::Aligned } else { Chunks::Unaligned }
 }
 
 impl NicPort {
@@ -166,6 +190,7 @@ impl NicPort {
         if chain.is_some() {
             tidy(loader, &dev);
         }
+        let unstamped = if settings().hardware_times { program.stamp(dev.ifindex).err() } else { None };
         let attached = match NicPort::attach(&mut *program, &dev) {
             Err(e) if e.errno.0 == libc::EBUSY && tidy(loader, &dev) => NicPort::attach(&mut *program, &dev),
             done => done,
@@ -184,11 +209,25 @@ impl NicPort {
             log(Level::Info, format_args!("{}: frames are steered: {rules}", dev.name));
         }
         // The interface is ours now, so what else of us is there is a dead one's.
-        clean_host_filter(&dev);
+        if survivors.is_empty() {
+            clean_host_filter(&dev);
+        } else {
+            end_cuts(&dev);
+        }
         if let Some(why) = native_refused {
             log(Level::Info, format_args!("{}: generic mode, since {why}", dev.name));
         }
-        let geometry = if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+        let stamps = program.stamps().and_then(|map| duplicate(map).ok()).map(Arc::new);
+        if settings().hardware_times && stamps.is_none() {
+            let why =
+                unstamped.map_or("the program is not one for this device in native mode".into(), |e| e.to_string());
+            log(
+                Level::Warn,
+                format_args!("{}: rings tell the times of syncs and not the NIC's, since {why}", dev.name),
+            );
+        }
+        let geometry = Geometry::new(chunks_of(&dev), settings().buf_size)
+            .ok_or_else(|| Failure::buffers_unfit(&dev.name, settings().buf_size))?;
         let offloads = health::tell_the_truth(&dev, mode);
         let mut port = NicPort {
             dev,
@@ -208,6 +247,7 @@ impl NicPort {
             ears: None,
             loader,
             bell,
+            stamps,
             steering,
             queue_busy: false,
             survivors,
@@ -233,7 +273,7 @@ impl NicPort {
                 );
                 let mode = match there.mode {
                     XdpMode::Generic => Mode::Generic,
-                    XdpMode::Native | XdpMode::Offload => settings().mode.unwrap_or(Mode::ZeroCopy),
+                    XdpMode::Native | XdpMode::Offload => settings().mode.of(&dev.name).unwrap_or(Mode::ZeroCopy),
                 };
                 Ok(Some((program, mode, users)))
             }
@@ -246,7 +286,7 @@ impl NicPort {
     /// Attaches at the highest step that is allowed and works. Whether the driver can also do without copying shows at the
     /// first bind of a socket.
     fn attach(program: &mut dyn Program, dev: &NetDev) -> Result<(Mode, Option<AttachError>), Failure> {
-        let forced = settings().mode;
+        let forced = settings().mode.of(&dev.name);
         let mut why = None;
         if forced != Some(Mode::Generic) {
             match program.attach(dev.ifindex, &dev.name, AttachMode::Native) {
@@ -257,6 +297,10 @@ impl NicPort {
         }
         program.attach(dev.ifindex, &dev.name, AttachMode::Generic).map_err(|e| refused(dev, e))?;
         Ok((Mode::Generic, why))
+    }
+
+    fn forced(&self) -> Option<Mode> {
+        settings().mode.of(&self.dev.name)
     }
 
     /// The interface.
@@ -310,10 +354,15 @@ impl NicPort {
         Ok(link.into_iter().chain(self.keep()).chain(self.host.keep_cut()).chain(self.ears.clone()).collect())
     }
 
-    /// A bound socket of this port whose UMEM has `geometry`.
-    pub fn sibling(&self, geometry: Geometry) -> Option<RawFd> {
+    fn registration(&self) -> Registration {
+        Registration { geometry: self.geometry, zero_copy: self.mode == Mode::ZeroCopy }
+    }
+
+    /// A bound socket of this port, if its UMEM is registered as `like`.
+    pub fn sibling(&self, like: Registration) -> Option<Sibling> {
         let bound = self.queues.values().find(|q| q.socket.bound())?;
-        (self.geometry == geometry).then(|| bound.socket.as_raw_fd())
+        let sibling = Sibling { socket: bound.socket.as_raw_fd(), multi_buffer: self.multi_buffer };
+        (self.registration() == like).then_some(sibling)
     }
 
     fn slots(&self, dir: Dir) -> u32 {
@@ -325,9 +374,20 @@ impl NicPort {
         &mut self,
         selection: &Selection,
         region: &mut Region,
-        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+        sibling: &dyn Fn(Registration) -> Option<Sibling>,
     ) -> Result<(), Failure> {
         self.check()?;
+        if self.queues.is_empty() {
+            let size = region.layout().buf_size;
+            self.geometry = Geometry::new(self.geometry.chunks(), size)
+                .ok_or_else(|| Failure::buffers_unfit(&self.dev.name, size))?;
+        }
+        if !self.survivors.is_empty() && HostSide::begins_to_hear(&self.rings, selection) {
+            let others = host_survivors(&self.dev);
+            if !others.is_empty() {
+                return Err(Failure::host_rings_of_survivor(&self.dev.name, people(&others)));
+            }
+        }
         self.host.start(&self.dev, self.loader, self.mode, &mut *self.program, &mut self.rings, selection, region)?;
         let selection = &self.nic_part(selection);
         for (dir, range) in RingTable::ranges(selection) {
@@ -340,6 +400,7 @@ impl NicPort {
                 self.open_queue(u32::from(i), region, sibling)?;
             }
         }
+        self.check_mtu(selection)?;
         for i in selection.rx.clone() {
             self.receive(i, region)?;
         }
@@ -360,7 +421,7 @@ impl NicPort {
         &mut self,
         queue: u32,
         region: &Region,
-        sibling: &dyn Fn(Geometry) -> Option<RawFd>,
+        sibling: &dyn Fn(Registration) -> Option<Sibling>,
     ) -> Result<(), Failure> {
         if self.queues.contains_key(&queue) {
             return Ok(());
@@ -370,7 +431,7 @@ impl NicPort {
         }
         loop {
             if self.mode == Mode::ZeroCopy {
-                self.geometry = Geometry::Aligned;
+                self.geometry = self.geometry.with(Chunks::Aligned);
             }
             let plan = SocketPlan {
                 ifindex: self.dev.ifindex,
@@ -380,29 +441,40 @@ impl NicPort {
                 mode: self.mode,
             };
             // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
-            let own = self.sibling(self.geometry);
-            let brother = if self.dev.up { own.or_else(|| sibling(self.geometry)) } else { None };
-            // The UMEM of another NIC has the mode of its first bind, which may not be ours.
+            let like = self.registration();
+            let own = self.sibling(like);
+            let brother = if self.dev.up { own.or_else(|| sibling(like)) } else { None };
+            // Whether the driver does without copies shows by a registration of its own.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
             if self.late {
                 let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
                 return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
             }
-            match Socket::open(&region.umem(self.geometry), plan, brother) {
+            match Socket::open(&region.umem(self.geometry), plan, brother.map(|b| b.socket)) {
                 Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
                     // It was good for finding mode and geometry.
                     self.late = true;
                     self.multi_buffer = socket.multi_buffer();
                 }
                 Ok(socket) => {
+                    let how = if brother.is_some() { "as a sibling has registered it" } else { "registered" };
+                    let (name, g) = (&self.dev.name, self.geometry);
+                    log(
+                        Level::Debug,
+                        format_args!(
+                            "{name} queue {queue}: UMEM {how}, {:?} chunks of {} bytes",
+                            g.chunks(),
+                            g.chunk()
+                        ),
+                    );
                     let socket = if !socket.bound() && brother.is_some() {
                         Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
-                    return self.adopt(queue, socket, brother.is_some());
+                    return self.adopt(queue, socket, brother.is_some_and(|b| b.multi_buffer));
                 }
-                Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && settings().mode.is_none() => {
+                Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && self.forced().is_none() => {
                     log(
                         Level::Info,
                         format_args!(
@@ -411,21 +483,21 @@ impl NicPort {
                         ),
                     );
                     self.mode = Mode::Native;
-                    self.geometry =
-                        if settings().aligned == Some(true) { Geometry::Aligned } else { Geometry::Unaligned };
+                    self.geometry = self.geometry.with(chunks_of(&self.dev));
                 }
                 Err(BindError::NotSupported(why))
-                    if self.geometry == Geometry::Unaligned && settings().aligned.is_none() =>
+                    if self.geometry.chunks() == Chunks::Unaligned
+                        && settings().aligned.of(&self.dev.name).is_none() =>
                 {
+                    self.geometry = self.geometry.with(Chunks::Aligned);
                     log(
                         Level::Info,
                         format_args!(
-                            "{}: aligned buffers, since unaligned ones fail ({why}): frames above {} bytes are not received",
+                            "{}: aligned buffers, since unaligned ones fail ({why}): frames above {} bytes are received in pieces",
                             self.dev.name,
-                            Geometry::Aligned.rx_limit()
+                            self.geometry.rx_limit()
                         ),
                     );
-                    self.geometry = Geometry::Aligned;
                 }
                 Err(e) => return Err(self.refused(queue, e)),
             }
@@ -446,12 +518,11 @@ impl NicPort {
         self.queue_busy
     }
 
-    fn adopt(&mut self, queue: u32, socket: Socket, shares: bool) -> Result<(), Failure> {
+    /// `multi_buffer`: the sibling whose UMEM it shares has frames of several buffers.
+    fn adopt(&mut self, queue: u32, socket: Socket, multi_buffer: bool) -> Result<(), Failure> {
         let shared = Arc::new(socket.share().map_err(|e| Failure::system(&e))?);
         if self.queues.is_empty() && !self.late {
-            // A sibling on another NIC made the registration with fragments wherever the kernel has them, as we do.
-            let siblings = shares && socket.bound() && !settings().whole_frames;
-            self.multi_buffer = socket.multi_buffer() || siblings;
+            self.multi_buffer = socket.multi_buffer() || (multi_buffer && socket.bound());
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
                 log(
@@ -474,24 +545,13 @@ impl NicPort {
             tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
             multi_buffer: self.multi_buffer,
+            always: settings().polling.always == Some(true),
+            busy: settings().polling.is_busy(),
         }
     }
 
     /// Gives the kernel the buffers of a receive ring and steers its queue into it.
     fn receive(&mut self, i: u16, region: &Region) -> Result<(), Failure> {
-        let fits = mtu_that_fits(self.geometry);
-        if self.dev.mtu > fits {
-            if !self.multi_buffer {
-                return Err(Failure::mtu_too_large(&self.dev.name, self.dev.mtu, fits));
-            }
-            log(
-                Level::Info,
-                format_args!(
-                    "{}: MTU {} is above {fits}: larger frames arrive as NS_MOREFRAG chains",
-                    self.dev.name, self.dev.mtu
-                ),
-            );
-        }
         let plan = self.plan();
         let kring = self.rings.kring(Dir::Rx, i, region);
         let Some((kring, queue)) = kring.zip(self.queues.get_mut(&u32::from(i))) else {
@@ -594,7 +654,8 @@ impl NicPort {
                     return Some(RingGrant { ring, kring, carrier, bell });
                 }
                 let socket = self.queues.get(&u32::from(i))?.shared.clone();
-                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan() }, bell })
+                let stamps = self.stamps.clone().filter(|_| dir == Dir::Rx);
+                Some(RingGrant { ring, kring, carrier: CarrierGrant::Nic { socket, plan: self.plan(), stamps }, bell })
             };
             range.filter_map(grant).collect()
         })

@@ -11,19 +11,18 @@ use super::rings::RingTable;
 use super::{Engine, GrantId};
 use crate::ctl::{Condition, Failure, Offsets, PipeRole};
 use crate::ring::{Dir, Kring};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::Relaxed;
 
-/// What is wrong with the option whatever the port, or its mask: `netmap_offsets_init`.
-fn mask(o: &Offsets) -> Result<u64, Failure> {
+/// What is wrong with the option in buffers of `size` bytes whatever the port, or its mask: `netmap_offsets_init`.
+fn mask(o: &Offsets, size: u32) -> Result<u64, Failure> {
     let mask = match o.bits {
         0 | 64 => u64::MAX,
         bits @ 1..64 => (1 << bits) - 1,
         bits => return Err(Condition::OffsetBits.says(format!("an offset field has 64 bits at most, not {bits}"))),
     };
     let refuse = |message| Err(Condition::OffsetTooLarge.says(message));
-    if o.max > u64::from(BUF_SIZE) {
-        return refuse(format!("offsets up to {} do not lie in buffers of {BUF_SIZE} bytes", o.max));
+    if o.max > u64::from(size) {
+        return refuse(format!("offsets up to {} do not lie in buffers of {size} bytes", o.max));
     }
     if o.max & mask != o.max {
         return refuse(format!("offsets up to {} do not fit in {} bits", o.max, o.bits));
@@ -43,13 +42,14 @@ impl Engine {
         let (Some(view), Some(region)) = (view, region) else { return Err(Failure::not_bound()) };
         let counts = view.rings.counts();
         // A gap as wide as a buffer is what every ring has.
-        let shared = (1..u64::from(BUF_SIZE)).contains(&o.min_gap);
+        let size = region.layout().buf_size;
+        let shared = (1..u64::from(size)).contains(&o.min_gap);
         // A kind of port whose carriers know no offsets is to say so here.
         let peer = match &held.port {
             PortKey::Nic(_) if shared && held.selection.rx.start < counts.rx && !held.selection.rx.is_empty() => {
                 let message = format!(
                     "{}: AF_XDP writes whole frames to the start of a buffer, so slots of a NIC cannot share one \
-                     (nro_min_gap); ask for 0, or for {BUF_SIZE} or more",
+                     (nro_min_gap); ask for 0, or for {size} or more",
                     view.name
                 );
                 return Err(Condition::NoOffsets.says(message));
@@ -62,7 +62,7 @@ impl Engine {
             PortKey::Pipe(k, PipeRole::Master) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Slave)),
             PortKey::Pipe(k, PipeRole::Slave) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Master)),
         };
-        let (mut mask, mut max) = (mask(o)?, o.max);
+        let (mut mask, mut max) = (mask(o, size)?, o.max);
         let rings: Vec<(Kring, u32)> = RingTable::ranges(&held.selection)
             .into_iter()
             .flat_map(|(dir, range)| range.map(move |i| (dir, i)))
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn asked(max: u64, initial: u64, bits: u32) -> Result<u64, i32> {
-        mask(&Offsets { max, initial, bits, tx_align: 0, min_gap: 0 }).map_err(|e| e.errno.0)
+        mask(&Offsets { max, initial, bits, tx_align: 0, min_gap: 0 }, 2048).map_err(|e| e.errno.0)
     }
 
     #[test]

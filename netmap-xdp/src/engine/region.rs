@@ -39,9 +39,9 @@ pub struct Region {
 }
 
 impl Region {
-    /// Makes a region of `buffers` buffers.
-    pub fn new(id: u16, buffers: u32) -> Result<Region, Failure> {
-        let layout = Layout::plan(buffers, OBJECTS);
+    /// Makes a region of `buffers` buffers of `buf_size` bytes.
+    pub fn new(id: u16, buffers: u32, buf_size: u32) -> Result<Region, Failure> {
+        let layout = Layout::plan(buffers, buf_size, OBJECTS);
         let failed = |call, e| Failure::system(&Error::new(call, format!("{} bytes of region {id}", layout.size), e));
         let fd = sealed_memfd(c"netmap-region", layout.size as usize).map_err(|e| failed("memfd_create", e))?;
         let memory = Memory::map(&fd, layout.size as usize, 0, false).map_err(|e| failed("mmap", e))?;
@@ -102,7 +102,8 @@ impl Region {
                 None => (Arc::new(self.share()?), 0, Some(self.memory.clone())),
             },
         };
-        Ok(RegionGrant { fd, at, size: self.layout.size, of_program: self.source.is_some(), here })
+        let Layout { size, buf_size, .. } = self.layout;
+        Ok(RegionGrant { fd, at, size, buf_size, of_program: self.source.is_some(), here })
     }
 
     /// The buffer pool as a UMEM.
@@ -145,8 +146,8 @@ impl Region {
         }
         let len = size_of::<RingHeader>() as u64 + u64::from(slots) * size_of::<SlotView>() as u64;
         let offset = self.objects.alloc(len).ok_or_else(|| self.short_of(slots))?;
-        let place =
-            RingPlace { offset, slots, buffers_at: self.layout.buffer(0), buffers: self.layout.buffers, dir, id };
+        let Layout { buffers, buf_size, .. } = self.layout;
+        let place = RingPlace { offset, slots, buffers_at: self.layout.buffer(0), buffers, buf_size, dir, id };
         let ring =
             Kring::attach(&self.memory, place, private, kring).map_err(|e| Condition::System.says(e.to_string()))?;
         for i in 0..slots {

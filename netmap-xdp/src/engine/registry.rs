@@ -3,7 +3,7 @@
 use super::ghosts::Ghost;
 use super::grant::RingGrant;
 use super::monitor::{self, Links, MonitorPort};
-use super::nic::NicPort;
+use super::nic::{NicPort, Registration};
 use super::null::NullPort;
 use super::pipe::Pipe;
 use super::region::Region;
@@ -13,7 +13,6 @@ use crate::ctl::{Condition, Failure, PipeRole, PortName, Selection};
 use crate::ring::Kring;
 use crate::sys::netdev::NetDev;
 use crate::sys::{Fd, Level, Mode, log, namespace_id};
-use crate::xsk::Geometry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -171,9 +170,9 @@ impl Ports {
             PortKey::Nic(k) => {
                 // Out of the map meanwhile: its siblings are asked for their sockets.
                 let mut port = self.nics.remove(k).ok_or_else(gone)?;
-                let sibling = |g: Geometry| {
+                let sibling = |like: Registration| {
                     let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region_id);
-                    here.map(|(_, p)| p).find_map(|p| p.sibling(g))
+                    here.map(|(_, p)| p).find_map(|p| p.sibling(like))
                 };
                 let started = port.start(selection, region, &sibling);
                 self.queue_busy = started.is_err() && port.queue_busy();

@@ -41,6 +41,8 @@ pub struct RegionStatus {
     pub id: u16,
     /// The port that has it to itself; empty for one that ports share by id.
     pub owner: String,
+    /// Bytes of a buffer.
+    pub buf_size: u32,
     /// Buffers that could be free.
     pub buffers: u32,
     /// Those that are.
@@ -243,7 +245,8 @@ impl Engine {
     /// Where the buffers of a region are.
     fn account(&self, region: &Region, owner: &str, accounts: bool) -> RegionStatus {
         let (buffers, free) = (region.usable(), region.available());
-        let mut told = RegionStatus { id: region.id, owner: owner.into(), buffers, free, ..RegionStatus::default() };
+        let (id, buf_size) = (region.id, region.layout().buf_size);
+        let mut told = RegionStatus { id, owner: owner.into(), buf_size, buffers, free, ..RegionStatus::default() };
         if !accounts {
             return told;
         }

@@ -4,13 +4,8 @@
 use super::registry::PortKey;
 use super::{Engine, GrantId};
 use crate::ctl::Failure;
-use crate::sys::settings;
+use crate::sys::{name_matches, settings};
 use crate::xsk::Steering;
-
-/// Whether a name is the pattern, or starts with what stands before a `*` at its end.
-pub fn name_matches(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start))
-}
 
 /// Rules by pattern of interface names; the first pattern that matches counts.
 pub type SteeringByName = Vec<(String, Steering)>;

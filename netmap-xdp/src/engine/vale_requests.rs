@@ -7,6 +7,7 @@ use crate::abi::NR_ACCEPT_VNET_HDR;
 use crate::ctl::{Failure, PipeRole, PortName, Register, ValeList, ValeListReply, ValeNewif, ValeNewifReply};
 use crate::ring::Dir;
 use crate::shm::Layout;
+use crate::sys::settings;
 
 impl Engine {
     /// An existing port, for a program that knows virtio-net headers if the port has them.
@@ -82,7 +83,7 @@ impl Engine {
         if matches!(target, Target::NewVale) && register.mem_id == 0 {
             let (counts, slots) = vale::shape(register);
             let buffers = vale::buffers(counts, slots, register.extra_bufs);
-            return (id, Layout::plan(buffers, region::OBJECTS));
+            return (id, Layout::plan(buffers, settings().priv_buf_size(), region::OBJECTS));
         }
         (id, self.layout(id))
     }

@@ -21,7 +21,6 @@ use super::{BadSlot, Carrier, PortRing};
 use crate::abi::{NR_FORWARD, NS_BUF_CHANGED, NS_FORWARD, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Drop, Kring, NO_BUFFER, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Fd, settings, tap};
@@ -29,6 +28,7 @@ use inbox::Inbox;
 use outbox::Outbox;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// Shortest frame that a TAP takes: an Ethernet header.
 const MIN_FRAME: usize = 14;
@@ -56,7 +56,7 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
         let offset = k.offset(slot);
         match (k.buffer(idx), room.get_mut(at..at + len)) {
             (None, _) => wrong = Some(Drop::BadBuffer),
-            (Some(_), _) if len > (BUF_SIZE - offset) as usize => wrong = wrong.or(Some(Drop::TooLong)),
+            (Some(_), _) if len > (k.buf_size() - offset) as usize => wrong = wrong.or(Some(Drop::TooLong)),
             (Some(_), None) => wrong = wrong.or(Some(Drop::BadChain)),
             (Some(from), Some(to)) => {
                 // In the region, by what `buffer` and the length say.
@@ -80,7 +80,7 @@ fn frame(k: &Kring, mut i: u32, slots: u32, room: &mut [u8]) -> Result<usize, Dr
 fn slots_for(k: &Kring, mut i: u32, len: usize) -> u32 {
     let n = k.num_slots();
     if !k.has_offsets() {
-        return len.div_ceil(BUF_SIZE as usize) as u32;
+        return len.div_ceil(k.buf_size() as usize) as u32;
     }
     let (mut room, mut slots) = (0, 0);
     while room < len && slots < n {
@@ -469,7 +469,7 @@ fn settle(k: &Kring, slot: &SlotView, offset: u32) {
         return;
     }
     k.set_offset(slot, offset.into());
-    let (to, len) = (k.offset(slot), u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset));
+    let (to, len) = (k.offset(slot), u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset));
     if let Some(start) = k.buffer(slot.buf_idx.load(Relaxed)).filter(|_| to < offset) {
         // In the buffer, since it was there before, and further on.
         let _ = k.region().shift(start + u64::from(offset), start + u64::from(to), len as usize);
@@ -520,6 +520,10 @@ impl<C: Carrier> Carrier for ForwardUp<C> {
 
     fn resting(&self) -> bool {
         self.inner.resting()
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        self.inner.arrived()
     }
 
     fn socket(&self) -> Option<RawFd> {

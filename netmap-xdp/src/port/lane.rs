@@ -198,7 +198,7 @@ mod tests {
         let (region, private) = (memory(1 << 20), memory(1 << 16));
         let ring = |dir: Dir, offset, state, first| {
             let slots = slots[1 - dir as usize];
-            let place = RingPlace { offset, slots, buffers_at: 1 << 18, buffers: 300, dir, id: 0 };
+            let place = RingPlace { offset, slots, buffers_at: 1 << 18, buffers: 300, buf_size: 2048, dir, id: 0 };
             let k = Kring::attach(&region, place, &private, KringPlace { offset: state, room: 0 }).unwrap();
             (0..slots).for_each(|i| k.slot(i).buf_idx.store(first + i, Relaxed));
             k.format();

@@ -18,6 +18,7 @@ use crate::sys::{self, Fd, realtime};
 use monitor::{Tap, Taps};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Moves packets between a netmap ring and whatever is behind it.
 pub trait Carrier: Send + Sync {
@@ -45,6 +46,11 @@ pub trait Carrier: Send + Sync {
     /// Whether what is stalled waits for a link that is down: there is no use in trying often.
     fn resting(&self) -> bool {
         false
+    }
+
+    /// When the last packet arrived, by the clock of what received it, where that tells.
+    fn arrived(&self) -> Option<Duration> {
+        None
     }
 
     /// The AF_XDP socket behind the ring, if there is one: for statistics.
@@ -332,7 +338,7 @@ impl PortRing {
         }
         let moved = finish(k);
         if k.dir() == Dir::Rx {
-            k.stamp(realtime());
+            k.stamp(self.carrier.arrived().unwrap_or_else(realtime));
         }
         drop(lock);
         if moved {

@@ -21,7 +21,6 @@ use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
 use crate::index::{distance, next_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
-use crate::shm::BUF_SIZE;
 use crate::sync::{AtomicU32, Ordering::*, fence};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -202,11 +201,12 @@ impl Tap {
         let (source, target) = (from.slot(i), self.ring.slot(j));
         let (idx, theirs) = (source.buf_idx.load(Relaxed), target.buf_idx.load(Relaxed));
         let (at, to) = (from.buffer(idx)?, self.ring.buffer(theirs)?);
-        let mut len = source.len.load(Relaxed).min(BUF_SIZE as u16);
+        let most = |k: &Kring, offset: u32| (k.buf_size() - offset).min(u16::MAX.into()) as u16;
+        let mut len = source.len.load(Relaxed).min(most(from, 0));
         let flags = source.flags.load(Relaxed);
         if self.copies() {
             let (skip, room) = (from.offset(source), self.ring.offset(target));
-            len = len.min((BUF_SIZE - skip) as u16).min(self.ring.rx_room(target) as u16);
+            len = len.min(most(from, skip)).min(self.ring.rx_room(target).min(u16::MAX.into()) as u16);
             from.region().copy(at + u64::from(skip), self.ring.region(), to + u64::from(room), len.into()).ok()?;
         } else {
             source.len.store(target.len.load(Relaxed), Relaxed);

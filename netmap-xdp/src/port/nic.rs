@@ -12,19 +12,20 @@ use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
 use crate::index::{distance, next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
-use crate::shm::BUF_SIZE;
-use crate::sync::{AtomicBool, Ordering::*, compiler_fence};
+use crate::shm::{Memory, Ref};
+use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
-use crate::sys::{Errno, Fd};
-use crate::xsk::{Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
+use crate::sys::{Errno, Error, Fd};
+use crate::xsk::{Chunks, Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Shortest frame that a device takes: an Ethernet header.
 const MIN_FRAME: u32 = 14;
 /// Most buffers in one frame: `MAX_SKB_FRAGS` + 1.
-const MAX_CHAIN: u32 = 17;
+pub const MAX_CHAIN: u32 = 17;
 
 /// What the engine tells of a socket to whoever maps its rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct NicPlan {
     pub geometry: Geometry,
     /// Whether frames may span buffers.
     pub multi_buffer: bool,
+    /// The driver does not say when it waits to be told.
+    pub always: bool,
+    /// Who syncs polls the queue.
+    pub busy: bool,
 }
 
 /// The transmit side of a socket.
@@ -55,6 +60,8 @@ pub struct NicRx {
     fill: Fill,
     rx: Rx,
     plan: NicPlan,
+    /// When the NIC received the last frame of the queue, nanoseconds by its clock; 0: not yet.
+    arrived: Option<Ref<AtomicU64>>,
     // After the rings, as above.
     socket: Arc<Fd>,
 }
@@ -96,7 +103,8 @@ impl NicTx {
         }
         let Ok(mut batch) = self.tx.batch() else { return Err(BadSlot) };
         let (mut packets, mut bytes, mut result, mut left_out) = (0, 0, Ok(()), false);
-        let plain = self.plan.geometry == Geometry::Unaligned && !k.has_offsets();
+        let geometry = self.plan.geometry;
+        let plain = geometry.chunks() == Chunks::Unaligned && !k.has_offsets();
         while i != head {
             let slot = k.slot(i);
             let flags = slot.flags.load(Relaxed);
@@ -121,10 +129,10 @@ impl NicTx {
             }
             let idx = slot.buf_idx.load(Relaxed);
             let offset = if plain { 0 } else { k.offset(slot) };
-            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
+            let len = u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset);
             let planned = if plain && k.is_buffer(idx) && len >= MIN_FRAME {
                 // What nearly every frame is: one descriptor, all of it known here.
-                Ok(Geometry::Unaligned.transmit(idx, len, false))
+                Ok(geometry.whole(idx, len, false))
             } else {
                 self.plan_frame(k, idx, offset, len)
             };
@@ -200,16 +208,21 @@ impl NicTx {
         if !batch.fits(2 * slots) {
             return Chain::Wait;
         }
-        let mut total = 0;
+        let (mut total, mut pieces) = (0, 0);
         for i in walk.clone() {
             let slot = k.slot(i);
             let (idx, offset) = (slot.buf_idx.load(Relaxed), k.offset(slot));
-            let len = u32::from(slot.len.load(Relaxed)).min(BUF_SIZE - offset);
+            let len = u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset);
             if !k.is_buffer(idx) || len == 0 {
                 batch.abandon_frame();
                 return give_up(if len == 0 { Drop::BadChain } else { Drop::BadBuffer });
             }
             let plan = self.plan.geometry.transmit_at(idx, offset, len, i != last);
+            pieces += 1 + u32::from(plan.second.is_some());
+            if pieces > MAX_CHAIN {
+                batch.abandon_frame();
+                return give_up(Drop::BadChain);
+            }
             batch.push(plan.first);
             plan.second.into_iter().for_each(|d| batch.push(d));
             k.held(i).store(plan.key, Relaxed);
@@ -223,7 +236,7 @@ impl NicTx {
     #[inline]
     fn kick(&self, k: &Kring) {
         let (end, mut at) = self.tx.0.positions();
-        while at != end && self.tx.0.needs_wakeup() {
+        while at != end && (self.plan.always || self.tx.0.needs_wakeup()) {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
             if self.down.load(Relaxed) != (answer == Err(Errno(libc::ENETDOWN))) {
@@ -295,7 +308,7 @@ impl Carrier for NicTx {
     fn repair(&self, k: &Kring) {
         let (sent, done) = (self.tx.0.positions().0, self.completion.positions().1);
         k.recover_handed(sent);
-        if self.plan.geometry == Geometry::Unaligned {
+        if self.plan.geometry.chunks() == Chunks::Unaligned {
             // Each descriptor has one completion, and here each slot one descriptor.
             let twice = sent.wrapping_sub(done).wrapping_sub(k.under_way());
             if twice <= self.completion.waiting() {
@@ -314,12 +327,21 @@ impl NicRx {
     /// Maps fill and receive ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
         let fill = Fill::map(&*socket, xdp::Which::Fill, plan.rx_size)?;
-        Ok(NicRx { fill, rx: Rx::map(&*socket, plan.rx_size)?, plan, socket })
+        Ok(NicRx::over(fill, Rx::map(&*socket, plan.rx_size)?, plan, socket))
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(fill: Fill, rx: Rx, plan: NicPlan, socket: Arc<Fd>) -> NicRx {
-        NicRx { fill, rx, plan, socket }
+        NicRx { fill, rx, plan, arrived: None, socket }
+    }
+
+    /// `stamps` is where the XDP program notes when frames of `queue` arrived: two words a queue, the first of which counts.
+    pub fn with_stamps(self, stamps: &Fd, queue: u16) -> Result<NicRx, QueueError> {
+        const ENTRY: u64 = 16;
+        let at = u64::from(queue) * ENTRY;
+        let memory = Memory::map(stamps, (at + ENTRY) as usize, 0, false);
+        let memory = memory.map_err(|e| Error::new("mmap", "of the NIC's times", e))?;
+        Ok(NicRx { arrived: Some(memory.object(at)?), ..self })
     }
 
     /// Hands the buffers of a fresh ring's slots to the kernel.
@@ -393,6 +415,13 @@ impl NicRx {
         Ok(())
     }
 
+    /// Buffer of a received descriptor, and where its data begins relative to the buffer's start.
+    #[cold]
+    fn unexpected(&self, addr: u64) -> (u32, i64) {
+        let (idx, shift) = self.plan.geometry.received(addr);
+        (u32::try_from(idx).unwrap_or(NO_BUFFER), shift)
+    }
+
     /// Gives one buffer back to the kernel at once.
     #[cold]
     fn refill(&self, idx: u32) -> bool {
@@ -425,15 +454,18 @@ impl NicRx {
             if at == stop || bounced.get().is_some() {
                 return false;
             }
-            let (idx, shift) = self.plan.geometry.received(addr);
-            let idx = u32::try_from(idx).unwrap_or(NO_BUFFER);
-            if !k.is_buffer(idx) || len > BUF_SIZE || !k.take_rx(at, idx) {
+            // The kernel returns buffers in the order it got them, or nearly so: what comes is known by what is expected.
+            let held = k.held(at).load(Relaxed);
+            let expected = addr == self.plan.geometry.arrival(held);
+            let (idx, shift) = if expected { (held, 0) } else { self.unexpected(addr) };
+            if !k.is_buffer(idx) || len > k.buf_size() || !(expected || k.take_rx(at, idx)) {
                 k.dropped(Drop::Foreign);
                 return true;
             }
+            k.held(at).store(NO_BUFFER, Relaxed);
             let slot = k.slot(at);
             let offset = k.offset(slot);
-            if offset + len > BUF_SIZE {
+            if offset + len > k.buf_size() {
                 // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
                 k.held(at).store(idx, Relaxed);
                 k.dropped(Drop::TooLong);
@@ -478,7 +510,12 @@ impl Carrier for NicRx {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
         let released = self.release(k);
-        let received = self.receive(k);
+        let mut received = self.receive(k);
+        if self.plan.busy && received.is_ok() && k.hwtail() == k.state().rtail.load(Relaxed) {
+            // Nothing there: this takes in what waits at the NIC. An interface that is down shows elsewhere.
+            let _ = xdp::kick_rx(self.socket.as_raw_fd());
+            received = self.receive(k);
+        }
         let posted = self.post(k).map_err(|_| BadSlot);
         released.and(received).and(posted)
     }
@@ -497,6 +534,11 @@ impl Carrier for NicRx {
         k.recover_received(self.rx.0.positions().1);
         let index = |addr| u32::try_from(self.plan.geometry.received(addr).0).unwrap_or(NO_BUFFER);
         k.recover_held(self.rx.addresses().into_iter().map(index));
+    }
+
+    fn arrived(&self) -> Option<Duration> {
+        let ns = self.arrived.as_ref()?.load(Relaxed);
+        (ns != 0).then(|| Duration::from_nanos(ns))
     }
 
     fn level(&self, k: &Kring) -> bool {

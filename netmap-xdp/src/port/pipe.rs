@@ -14,7 +14,6 @@ use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
 use crate::ring::{Dir, Drop, Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
 use std::os::fd::RawFd;
 
@@ -86,7 +85,8 @@ fn run(from: &Kring, to: &Kring, end: u32, p: &mut Passed) {
 /// The same; `offsets` are those of a packet in the sender's slot, and of what the receiver wants in its own.
 #[inline(always)]
 fn run_with(from: &Kring, to: &Kring, end: u32, p: &mut Passed, offsets: impl Fn(&SlotView, &SlotView) -> (u32, u32)) {
-    let first = p.at;
+    // Both ends lie in one region.
+    let (first, size) = (p.at, from.buf_size());
     let range = first as usize..end as usize;
     let all = (from.slots().get(range.clone()), to.slots().get(range.clone()), to.all_held().get(range));
     let (Some(sources), Some(targets), Some(held)) = all else {
@@ -105,7 +105,7 @@ fn run_with(from: &Kring, to: &Kring, end: u32, p: &mut Passed, offsets: impl Fn
         }
         let (flags, ptr) = (source.flags.load(Relaxed), source.ptr.load(Relaxed));
         let (offset, wanted) = offsets(source, target);
-        let len = source.len.load(Relaxed).min((BUF_SIZE - offset) as u16);
+        let len = source.len.load(Relaxed).min((size - offset).min(u16::MAX.into()) as u16);
         // What is there already is not written again: the line stays with both ends, and nothing travels but the tail.
         let other = (target.buf_idx.load(Relaxed) ^ idx) | (held.load(Relaxed) ^ idx);
         let marks = (target.len.load(Relaxed) ^ len) | (target.flags.load(Relaxed) ^ flags);
@@ -143,7 +143,7 @@ fn run_with(from: &Kring, to: &Kring, end: u32, p: &mut Passed, offsets: impl Fn
 fn make_room(to: &Kring, i: u32, idx: u32, offset: u32, wanted: u32) {
     let slot = to.slot(i);
     let len = u32::from(slot.len.load(Relaxed));
-    let Some(start) = to.buffer(idx).filter(|_| wanted + len <= BUF_SIZE) else { return };
+    let Some(start) = to.buffer(idx).filter(|_| wanted + len <= to.buf_size()) else { return };
     // In range, as both ends were just computed within the buffer.
     let _ = to.region().shift(start + u64::from(offset), start + u64::from(wanted), len as usize);
     to.set_offset(slot, wanted.into());

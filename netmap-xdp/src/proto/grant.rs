@@ -11,7 +11,7 @@ use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
 use crate::shm::Memory;
 use crate::sys::Mode;
-use crate::xsk::Geometry;
+use crate::xsk::{Chunks, Geometry};
 use std::sync::Arc;
 
 wire_struct! {
@@ -20,13 +20,13 @@ wire_struct! {
     TapGrant { region, private, private_size, ring, kring, kind, wake }
     SeatGrant { memory, switch, port, tenant }
     Answers { extmem, offsets }
-    RegionGrant { fd, at, size, of_program, here }
+    RegionGrant { fd, at, size, buf_size, of_program, here }
     ValePeer { region, private, private_size, rings }
     InletGrant { ring, kring, wake, taps }
     RingGrant { ring, kring, carrier, bell }
-    RingPlace { offset, slots, buffers_at, buffers, dir, id }
+    RingPlace { offset, slots, buffers_at, buffers, buf_size, dir, id }
     KringPlace { offset, room }
-    NicPlan { rx_size, tx_size, geometry, multi_buffer }
+    NicPlan { rx_size, tx_size, geometry, multi_buffer, always, busy }
     RegisterReply {
         offset, memsize, tx_slots, rx_slots, tx_rings, rx_rings, host_tx_rings, host_rx_rings, mem_id, extra_bufs
     }
@@ -34,13 +34,13 @@ wire_struct! {
 
 wire_enum! {
     CarrierGrant {
-        0 => Nic { socket, plan }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
+        0 => Nic { socket, plan, stamps }, 1 => Null, 2 => Pipe { peer, peer_kring, wake, wake_peer },
         3 => Host { tap, links }, 4 => Monitor { wake }, 5 => ValeTx { seat }, 6 => ValeRx { wake },
     }
     TapKind { 0 => Copy, 1 => Exchange, 2 => Chain, 3 => Arrival }
     Dir { 0 => Tx, 1 => Rx }
     Mode { 0 => ZeroCopy, 1 => Native, 2 => Generic }
-    Geometry { 0 => Unaligned, 1 => Aligned }
+    Chunks { 0 => Unaligned, 1 => Aligned }
 }
 
 /// A mapping stays in its process: netmapd takes memory of programs by its descriptor only, so a grant on the wire has none.
@@ -48,6 +48,17 @@ impl Wire for Arc<Memory> {
     fn put(&self, _: &mut Writer) {}
     fn take(_: &mut Reader<'_>) -> Result<Self, Malformed> {
         Err(Malformed("a mapping, which cannot be passed on"))
+    }
+}
+
+impl Wire for Geometry {
+    fn put(&self, to: &mut Writer) {
+        self.chunks().put(to);
+        self.stride().put(to);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let chunks = Chunks::take(from)?;
+        Geometry::new(chunks, u32::take(from)?).ok_or(Malformed("no such Geometry"))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::engine::{Holder, Kind, Part, PortStatus, RegionStatus, RingStatus, St
 wire_struct! {
     Part { from, accounts }
     Status { regions, ports, next }
-    RegionStatus { id, owner, buffers, free, slots, kernel, spare, extra, private, missing, twice, examples }
+    RegionStatus { id, owner, buf_size, buffers, free, slots, kernel, spare, extra, private, missing, twice, examples }
     PortStatus { name, kind, namespace, region, mode, rings, grants, holders }
     Holder { pid, uid, comm }
     RingStatus {

@@ -11,6 +11,7 @@ use crate::engine::{
 use crate::port::nic::NicPlan;
 use crate::ring::{Dir, KringPlace, RingPlace};
 use crate::sys::{Errno, Mode, sealed_memfd};
+use crate::xsk::Chunks;
 use std::time::Duration;
 
 /// Numbers that look random and are the same in every run.
@@ -59,12 +60,14 @@ fn register() -> Register {
 }
 
 fn grant(queues: u16) -> Grant {
-    let ring = |dir, id| RingPlace { offset: 4096, slots: 512, buffers_at: 1 << 20, buffers: 9000, dir, id };
-    let plan = NicPlan { rx_size: 512, tx_size: 1024, geometry: crate::xsk::Geometry::Aligned, multi_buffer: true };
+    let ring =
+        |dir, id| RingPlace { offset: 4096, slots: 512, buffers_at: 1 << 20, buffers: 9000, buf_size: 4096, dir, id };
+    let geometry = crate::xsk::Geometry::new(Chunks::Aligned, 4096).unwrap();
+    let plan = NicPlan { rx_size: 512, tx_size: 1024, geometry, multi_buffer: true, always: false, busy: false };
     let (mut tx, mut rx) = (Vec::new(), Vec::new());
     for i in 0..queues {
         let socket = file();
-        let nic = CarrierGrant::Nic { socket, plan };
+        let nic = CarrierGrant::Nic { socket, plan, stamps: None };
         let one = |dir| RingGrant {
             ring: ring(dir, i),
             kring: KringPlace { offset: 64, room: 0 },
@@ -77,7 +80,7 @@ fn grant(queues: u16) -> Grant {
     let reply = RegisterReply { offset: 1, memsize: 2, tx_slots: 3, rx_slots: 4, extra_bufs: 6, ..Default::default() };
     let (region, private, links) = (file(), file(), vec![file()]);
     let (name, mode) = ("veth0".to_string(), Some(Mode::Generic));
-    let region = RegionGrant { fd: region, at: 8192, size: 1 << 20, of_program: true, here: None };
+    let region = RegionGrant { fd: region, at: 8192, size: 1 << 20, buf_size: 4096, of_program: true, here: None };
     let (id, private_size, awaited) = (GrantId(99), 8192, true);
     Grant { id, reply, region, private, private_size, tx, rx, name, mode, links, awaited }
 }

@@ -15,7 +15,7 @@
 use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
 use super::layout::{KringState, REASONS, RingHeader, SlotView};
 use crate::index::{distance, next_slot, prev_slot};
-use crate::shm::{BUF_SIZE, Memory, OutOfRange, Packets, Ref, Slice};
+use crate::shm::{Memory, OutOfRange, Packets, Ref, Slice};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*, compiler_fence};
 use std::collections::HashSet;
 use std::mem::size_of;
@@ -82,6 +82,8 @@ pub struct RingPlace {
     pub buffers_at: u64,
     /// Buffers of the region.
     pub buffers: u32,
+    /// Bytes of each.
+    pub buf_size: u32,
     /// Direction.
     pub dir: Dir,
     /// Index of the ring in its direction.
@@ -140,7 +142,7 @@ impl Kring {
             state: private.object(kplace.offset)?,
             held: private.slice(kplace.offset + size_of::<KringState>() as u64, n)?,
             spares: private.slice(kplace.offset + (size_of::<KringState>() + n * 4) as u64, kplace.room as usize)?,
-            packets: Packets::at(region, place.buffers_at, place.buffers)?,
+            packets: Packets::at(region, place.buffers_at, place.buffers, place.buf_size)?,
             place,
         })
     }
@@ -151,7 +153,7 @@ impl Kring {
         let (r, s) = (&self.ring, &self.state);
         r.buf_ofs.store(self.place.buffers_at as i64 - self.place.offset as i64, Relaxed);
         r.num_slots.store(self.place.slots, Relaxed);
-        r.nr_buf_size.store(BUF_SIZE, Relaxed);
+        r.nr_buf_size.store(self.place.buf_size, Relaxed);
         r.ringid.store(self.place.id, Relaxed);
         r.dir.store(self.place.dir as u16, Relaxed);
         r.flags.store(0, Relaxed);
@@ -250,6 +252,12 @@ impl Kring {
         &self.held
     }
 
+    /// Bytes of a buffer: `nr_buf_size`.
+    #[inline]
+    pub fn buf_size(&self) -> u32 {
+        self.packets.size()
+    }
+
     /// The buffers of the region.
     #[inline]
     pub fn packets(&self) -> &Packets {
@@ -259,7 +267,7 @@ impl Kring {
     /// Offset of a buffer in the region, if there is such a buffer.
     #[inline]
     pub fn buffer(&self, idx: u32) -> Option<u64> {
-        self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(BUF_SIZE))
+        self.is_buffer(idx).then(|| self.place.buffers_at + u64::from(idx) * u64::from(self.buf_size()))
     }
 
     /// Whether slots have offsets at all.
@@ -275,7 +283,7 @@ impl Kring {
         if mask == 0 {
             return 0;
         }
-        let most = self.state.offset_max.load(Relaxed).min(u64::from(BUF_SIZE));
+        let most = self.state.offset_max.load(Relaxed).min(u64::from(self.buf_size()));
         (slot.ptr.load(Relaxed) & mask).min(most) as u32
     }
 
@@ -288,7 +296,7 @@ impl Kring {
     /// How many bytes of a received packet `slot` takes behind its offset.
     #[inline]
     pub fn rx_room(&self, slot: &SlotView) -> u32 {
-        let rest = BUF_SIZE - self.offset(slot);
+        let rest = self.buf_size() - self.offset(slot);
         match self.state.offset_gap.load(Relaxed) {
             0 => rest,
             gap => gap.min(rest.into()) as u32,
@@ -451,7 +459,7 @@ impl Kring {
             if !self.is_buffer(slot.buf_idx.load(Relaxed)) {
                 slot.buf_idx.store(0, Relaxed);
                 slot.len.store(0, Relaxed);
-            } else if u32::from(slot.len.load(Relaxed)) > BUF_SIZE {
+            } else if u32::from(slot.len.load(Relaxed)) > self.buf_size() {
                 slot.len.store(0, Relaxed);
             }
         }

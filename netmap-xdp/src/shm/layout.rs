@@ -5,12 +5,10 @@
 //!  | nifps, rings | 256 | buffer 0 | buffer 1 | ...          | buffer N-1 | pad |
 //!                 ^ UMEM starts here: the kernel places data 256 bytes into a chunk
 //! ```
-//! Buffer `i` lies at `pool + 256 + i * 2048`; programs find it with `buf_ofs`, which absorbs the 256 bytes.
+//! Buffer `i` lies at `pool + 256 + i * buf_size`; programs find it with `buf_ofs`, which absorbs the 256 bytes.
 
 use crate::sys::PAGE;
 
-/// Bytes of a buffer, and the distance from one to the next.
-pub const BUF_SIZE: u32 = 2048;
 /// Where the kernel places received data in a chunk (`XDP_PACKET_HEADROOM`).
 pub const FRAME_SHIFT: u32 = 256;
 
@@ -23,23 +21,25 @@ pub struct Layout {
     pub pool: u64,
     /// Buffers.
     pub buffers: u32,
+    /// Bytes of a buffer, and the distance from one to the next.
+    pub buf_size: u32,
     /// Size of the region, whole pages.
     pub size: u64,
 }
 
 impl Layout {
-    /// A region of `buffers` buffers with room for as many slots, and for `objects` rings and interfaces.
-    pub fn plan(buffers: u32, objects: u32) -> Layout {
+    /// A region of `buffers` buffers of `buf_size` bytes with room for as many slots, and for `objects` rings and interfaces.
+    pub fn plan(buffers: u32, buf_size: u32, objects: u32) -> Layout {
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE as u64);
         let meta = pages(u64::from(buffers) * 16 + u64::from(objects) * 512);
-        let pool = pages(u64::from(buffers) * u64::from(BUF_SIZE) + u64::from(FRAME_SHIFT));
-        Layout { meta, pool: meta, buffers, size: meta + pool }
+        let pool = pages(u64::from(buffers) * u64::from(buf_size) + u64::from(FRAME_SHIFT));
+        Layout { meta, pool: meta, buffers, buf_size, size: meta + pool }
     }
 
     /// Offset of buffer `i` in the region; `i < buffers`.
     #[inline]
     pub fn buffer(&self, i: u32) -> u64 {
-        self.pool + u64::from(FRAME_SHIFT) + u64::from(i) * u64::from(BUF_SIZE)
+        self.pool + u64::from(FRAME_SHIFT) + u64::from(i) * u64::from(self.buf_size)
     }
 
     /// Length of the UMEM: chunks of any alignment, the last one whole.
@@ -54,12 +54,14 @@ mod tests {
 
     #[test]
     fn buffers_lie_inside_and_apart() {
-        for n in [64, 65, 1000, 4096, 16384] {
-            let l = Layout::plan(n, 8);
+        for (n, size) in
+            [64, 65, 1000, 4096, 16384].into_iter().flat_map(|n| [64, 2048, 4096, 65536].map(|size| (n, size)))
+        {
+            let l = Layout::plan(n, size, 8);
             assert_eq!(l.pool % PAGE as u64, 0);
             assert_eq!(l.size % PAGE as u64, 0);
-            assert!(l.buffer(n - 1) + u64::from(BUF_SIZE) <= l.size);
-            assert_eq!(l.buffer(1) - l.buffer(0), u64::from(BUF_SIZE));
+            assert!(l.buffer(n - 1) + u64::from(size) <= l.size);
+            assert_eq!(l.buffer(1) - l.buffer(0), u64::from(size));
             assert!(l.meta >= u64::from(n) * 16 + 8 * 512);
         }
     }

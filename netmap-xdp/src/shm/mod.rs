@@ -15,6 +15,6 @@ mod packets;
 
 pub use arena::Arena;
 pub use buffers::{BufPool, FreeError};
-pub use layout::{BUF_SIZE, FRAME_SHIFT, Layout};
+pub use layout::{FRAME_SHIFT, Layout};
 pub use memory::{Memory, OutOfRange, Ref, Shared, Slice, declare_shared, shared_struct};
 pub use packets::Packets;

@@ -6,19 +6,26 @@
 //! | `NETMAP_XDP_ENGINE` | `auto` `daemon` `embedded` | who plays the kernel's part: `netmapd`, started if nobody answers (default); `netmapd`, never started; the process itself |
 //! | `NETMAP_XDP_SOCKET` | path | where netmapd listens; default `/run/netmap-xdp/netmapd.sock`, and for a user whom that one does not admit, `netmap-xdp/netmapd.sock` in `XDG_RUNTIME_DIR` |
 //! | `NETMAP_XDP_DAEMON` | path | the netmapd to start; default: beside the library or the program, then in `PATH` |
-//! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced |
-//! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1, 2048 bytes each; default from what is bound |
+//! | `NETMAP_XDP_MODE` | `auto` `zerocopy` `native` `generic` | the highest step of the mode ladder; others than `auto` are forced; for some interfaces alone: `auto,eth1=generic` |
+//! | `NETMAP_XDP_BUFFERS` | number | buffers of region 1; default from what is bound |
+//! | `NETMAP_XDP_BUF_SIZE` | `2048` `4096` | bytes of a buffer where NICs are: region 1, those of attached NICs; default 2048 |
+//! | `NETMAP_XDP_PRIV_BUF_SIZE` | number | the same of the regions that ports of switches have of their own: a multiple of 64 up to 65536; default as `NETMAP_XDP_BUF_SIZE` |
 //! | `NETMAP_XDP_SLOTS` | number | slots of a NIC ring when the program does not ask; default 1024 |
 //! | `NETMAP_XDP_SPARES` | number | spare buffers of a NIC receive ring, for what the program keeps; default as many as it has slots |
+//! | `NETMAP_XDP_WAKEUP` | `need` `always` | whether the driver says when it wants to be told of new entries (default), or is told each time |
+//! | `NETMAP_XDP_BUSY_POLL` | number | busy polling of the queue by who syncs it, microseconds (`SO_BUSY_POLL`, `SO_PREFER_BUSY_POLL`); default 0: off |
+//! | `NETMAP_XDP_BUSY_BUDGET` | number | packets that it takes at once at most (`SO_BUSY_POLL_BUDGET`); default the kernel's |
+//! | `NETMAP_XDP_TX_BUDGET` | number | packets that one `sendto` sends at most (`XDP_MAX_TX_SKB_BUDGET`); default the ring, where the kernel knows the option |
+//! | `NETMAP_XDP_TIMESTAMPS` | `software` `hardware` | what `ts` of NIC receive rings is: the time of the sync (default), or when the NIC received the last frame, by its clock, where kernel and driver tell |
 //! | `NETMAP_XDP_STEER` | rules | which frames of the NICs that the program binds go to netmap; default all. A text that makes no sense fails the bind |
 //! | `NETMAP_XDP_HOST` | `auto` `tcx` `clsact` | how host rings hook into the NIC; `auto`: tcx where the kernel has it (6.6) |
 //! | `NETMAP_XDP_LOADER` | `libbpf` `aya` | what netmapd loads the XDP program with; default `libbpf`. The engine in a process has `aya` alone |
 //! | `NETMAP_XDP_CHAIN` | `off` `on` number | joins libxdp's chain of XDP programs, with this priority (`on`: 50); needs netmapd with libbpf |
-//! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM |
-//! | `NETMAP_XDP_FRAGS` | `auto` `off` | `off`: no frame of several buffers, as with kernels before 6.6 |
+//! | `NETMAP_XDP_UMEM` | `auto` `unaligned` `aligned` | how buffers lie in the UMEM; for some interfaces alone: `auto,eth1=aligned` |
+//! | `NETMAP_XDP_FRAGS` | `auto` `off` | `off`: no frame of several buffers, as with kernels before 6.6: an MTU that needs them is refused |
 //! | `NETMAP_XDP_BIND` | `auto` `late` | `late`: sockets are bound after the program has mapped them, as kernels before 6.4 need it |
 
-use super::privileged_by_file;
+use super::{PAGE, privileged_by_file};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -81,10 +88,113 @@ impl LoaderChoice {
     }
 }
 
+/// How the kernel and those who sync tell each other of work; what is `None` was not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polling {
+    /// The driver is told of new entries each time, and not only when it says that it waits.
+    pub always: Option<bool>,
+    /// Busy polling, microseconds; 0: none.
+    pub busy: Option<u32>,
+    /// Packets that busy polling takes at once at most.
+    pub budget: Option<u32>,
+    /// Packets that one `sendto` sends at most.
+    pub tx_budget: Option<u32>,
+}
+
+impl Polling {
+    /// The settings by the keys that netmapd's file has for them, their variables, and the numbers that each can be.
+    pub const NUMBERS: [(&str, &str, u32, u32); 3] = [
+        ("busy-poll", "NETMAP_XDP_BUSY_POLL", 0, 1_000_000),
+        ("busy-budget", "NETMAP_XDP_BUSY_BUDGET", 1, 65535),
+        ("tx-budget", "NETMAP_XDP_TX_BUDGET", 32, 16384),
+    ];
+
+    /// What `wakeup` says.
+    pub fn wakeup(value: &str) -> Option<bool> {
+        match value {
+            "need" => Some(false),
+            "always" => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Sets one of [`Polling::NUMBERS`].
+    pub fn set(&mut self, key: &str, value: u32) {
+        match key {
+            "busy-poll" => self.busy = Some(value),
+            "busy-budget" => self.budget = Some(value),
+            _ => self.tx_budget = Some(value),
+        }
+    }
+
+    /// What `over` says, and for the rest what this says.
+    #[must_use]
+    pub fn under(self, over: Polling) -> Polling {
+        Polling {
+            always: over.always.or(self.always),
+            busy: over.busy.or(self.busy),
+            budget: over.budget.or(self.budget),
+            tx_budget: over.tx_budget.or(self.tx_budget),
+        }
+    }
+
+    /// Whether who syncs polls the queue.
+    pub fn is_busy(&self) -> bool {
+        self.busy.is_some_and(|us| us > 0)
+    }
+}
+
 /// Priority in a chain when none is said: libxdp's.
 pub const CHAIN_PRIORITY: u32 = 50;
 /// The largest priority.
 pub const CHAIN_MOST: u32 = 65535;
+
+/// Bytes of a buffer unless a setting says otherwise.
+pub const BUF_SIZE: u32 = 2048;
+/// Bytes that a buffer may have where NICs are: what the kernel takes as chunks of a UMEM, which end at a page.
+pub const NIC_BUF_SIZES: [u32; 2] = [BUF_SIZE, PAGE as u32];
+/// What every size of buffers is a multiple of: a cache line.
+pub const BUF_ALIGN: u32 = 64;
+/// Bytes that a buffer may have elsewhere: the original's bounds.
+pub const BUF_SIZES: std::ops::RangeInclusive<u32> = BUF_ALIGN..=1 << 16;
+
+/// Whether buffers of `size` bytes can be where no NIC is.
+pub fn is_buf_size(size: u32) -> bool {
+    BUF_SIZES.contains(&size) && size.is_multiple_of(BUF_ALIGN)
+}
+
+/// Whether a name is the pattern, or starts with what stands before a `*` at its end.
+pub fn name_matches(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start))
+}
+
+/// A setting that may differ from interface to interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PerInterface<T> {
+    /// For those that are not named.
+    pub all: T,
+    /// By pattern of names; the first that matches counts.
+    pub some: Vec<(String, T)>,
+}
+
+impl<T: Copy + Default> PerInterface<T> {
+    /// What holds for an interface.
+    pub fn of(&self, name: &str) -> T {
+        self.some.iter().find(|(pattern, _)| name_matches(pattern, name)).map_or(self.all, |(_, value)| *value)
+    }
+
+    /// Reads `value`, `interface=value`, or several of them with commas between; nothing if any is not understood.
+    fn read(text: &str, known: impl Fn(&str) -> Option<T>) -> Option<PerInterface<T>> {
+        let mut read = PerInterface::default();
+        for part in text.split(',').map(str::trim) {
+            match part.split_once('=') {
+                Some((name, value)) if !name.is_empty() => read.some.push((name.to_string(), known(value)?)),
+                _ => read.all = known(part)?,
+            }
+        }
+        Some(read)
+    }
+}
 
 /// The settings.
 #[derive(Clone, Debug)]
@@ -92,15 +202,23 @@ pub struct Settings {
     /// Highest level of line that is printed, 0 for none.
     pub log: u8,
     /// The one mode to use, or the whole ladder.
-    pub mode: Option<Mode>,
+    pub mode: PerInterface<Option<Mode>>,
     /// Buffers of region 1.
     pub buffers: Option<u32>,
+    /// Bytes of each, and of those in other regions with NICs.
+    pub buf_size: u32,
+    /// Bytes of a buffer in regions of switch ports, if that was said.
+    pub priv_buf_size: Option<u32>,
     /// Slots of a NIC ring.
     pub slots: u32,
     /// Spare buffers of a NIC receive ring; by default as many as slots.
     pub spares: Option<u32>,
+    /// Receive rings tell when the NIC received the last frame, as far as it can be had.
+    pub hardware_times: bool,
     /// Aligned chunks even where unaligned ones work.
-    pub aligned: Option<bool>,
+    pub aligned: PerInterface<Option<bool>>,
+    /// How the kernel and those who sync tell each other of work.
+    pub polling: Polling,
     /// Sockets are bound after the client has mapped them on every kernel.
     pub late: bool,
     /// Sockets do without frames of several buffers.
@@ -151,16 +269,18 @@ impl Settings {
                 3
             }
         };
-        let mode = match get("NETMAP_XDP_MODE").as_deref() {
-            None | Some("" | "auto") => None,
-            Some("zerocopy" | "zero-copy") => Some(Mode::ZeroCopy),
-            Some("native") => Some(Mode::Native),
-            Some("generic") => Some(Mode::Generic),
-            Some(v) => {
-                bad("NETMAP_XDP_MODE", v, "auto, zerocopy, native or generic");
-                None
-            }
+        let known = |value: &str| match value {
+            "" | "auto" => Some(None),
+            "zerocopy" | "zero-copy" => Some(Some(Mode::ZeroCopy)),
+            "native" => Some(Some(Mode::Native)),
+            "generic" => Some(Some(Mode::Generic)),
+            _ => None,
         };
+        let text = get("NETMAP_XDP_MODE").unwrap_or_default();
+        let mode = PerInterface::read(&text, known).unwrap_or_else(|| {
+            bad("NETMAP_XDP_MODE", &text, "auto, zerocopy, native or generic, for some interfaces alone by IF=...");
+            PerInterface::default()
+        });
         let mut number = |name: &str, least: u32, most: u32| {
             let v = get(name)?;
             match v.parse::<u32>() {
@@ -174,15 +294,41 @@ impl Settings {
         let buffers = number("NETMAP_XDP_BUFFERS", 64, 1 << 24);
         let slots = number("NETMAP_XDP_SLOTS", 8, 16384).unwrap_or(1024);
         let spares = number("NETMAP_XDP_SPARES", 0, 16384);
-        let aligned = match get("NETMAP_XDP_UMEM").as_deref() {
-            None | Some("" | "auto") => None,
-            Some("aligned") => Some(true),
-            Some("unaligned") => Some(false),
+        let mut polling = Polling::default();
+        for (key, name, least, most) in Polling::NUMBERS {
+            if let Some(n) = number(name, least, most) {
+                polling.set(key, n);
+            }
+        }
+        if let Some(v) = get("NETMAP_XDP_WAKEUP").filter(|v| !v.is_empty()) {
+            polling.always = Polling::wakeup(&v);
+            if polling.always.is_none() {
+                bad("NETMAP_XDP_WAKEUP", &v, "need or always");
+            }
+        }
+        let hardware_times = match get("NETMAP_XDP_TIMESTAMPS").as_deref() {
+            None | Some("" | "software") => false,
+            Some("hardware") => true,
             Some(v) => {
-                bad("NETMAP_XDP_UMEM", v, "auto, unaligned or aligned");
-                None
+                bad("NETMAP_XDP_TIMESTAMPS", v, "software or hardware");
+                false
             }
         };
+        let buf_size = match get("NETMAP_XDP_BUF_SIZE").filter(|v| !v.is_empty()) {
+            None => BUF_SIZE,
+            Some(v) => v.parse().ok().filter(|n| NIC_BUF_SIZES.contains(n)).unwrap_or_else(|| {
+                bad("NETMAP_XDP_BUF_SIZE", &v, &NIC_BUF_SIZES.map(|n| n.to_string()).join(" or "));
+                BUF_SIZE
+            }),
+        };
+        let priv_buf_size = get("NETMAP_XDP_PRIV_BUF_SIZE").filter(|v| !v.is_empty()).and_then(|v| {
+            let size = v.parse().ok().filter(|&n| is_buf_size(n));
+            if size.is_none() {
+                let (least, most) = (BUF_SIZES.start(), BUF_SIZES.end());
+                bad("NETMAP_XDP_PRIV_BUF_SIZE", &v, &format!("a multiple of {BUF_ALIGN} from {least} to {most}"));
+            }
+            size
+        });
         let whole_frames = match get("NETMAP_XDP_FRAGS").as_deref() {
             None | Some("" | "auto") => false,
             Some("off") => true,
@@ -191,6 +337,17 @@ impl Settings {
                 false
             }
         };
+        let known = |value: &str| match value {
+            "" | "auto" => Some(None),
+            "aligned" => Some(Some(true)),
+            "unaligned" => Some(Some(false)),
+            _ => None,
+        };
+        let text = get("NETMAP_XDP_UMEM").unwrap_or_default();
+        let aligned = PerInterface::read(&text, known).unwrap_or_else(|| {
+            bad("NETMAP_XDP_UMEM", &text, "auto, unaligned or aligned, for some interfaces alone by IF=...");
+            PerInterface::default()
+        });
         let late = match get("NETMAP_XDP_BIND").as_deref() {
             None | Some("" | "auto") => false,
             Some("late") => true,
@@ -272,8 +429,12 @@ impl Settings {
             log,
             mode,
             buffers,
+            buf_size,
+            priv_buf_size,
             slots,
             spares,
+            polling,
+            hardware_times,
             aligned,
             late,
             whole_frames,
@@ -291,6 +452,11 @@ impl Settings {
             serves,
             complaints,
         }
+    }
+
+    /// Bytes of a buffer in the regions that ports of switches have of their own.
+    pub fn priv_buf_size(&self) -> u32 {
+        self.priv_buf_size.unwrap_or(self.buf_size)
     }
 }
 
@@ -324,7 +490,8 @@ mod tests {
     #[test]
     fn defaults_hold_without_an_environment() {
         let s = Settings::read(|_| None);
-        assert_eq!((s.log, s.mode, s.buffers, s.slots, s.aligned), (3, None, None, 1024, None));
+        assert_eq!((s.log, s.mode.of("eth0"), s.buffers, s.slots, s.aligned.of("eth0")), (3, None, None, 1024, None));
+        assert_eq!((s.buf_size, s.priv_buf_size(), s.whole_frames), (2048, 2048, false));
         assert!(s.complaints.is_empty());
     }
 
@@ -335,6 +502,11 @@ mod tests {
             ("NETMAP_XDP_SLOTS", "0"),
             ("NETMAP_XDP_BUFFERS", "-1"),
             ("NETMAP_XDP_SPARES", "16385"),
+            ("NETMAP_XDP_TIMESTAMPS", "sundial"),
+            ("NETMAP_XDP_WAKEUP", "never"),
+            ("NETMAP_XDP_BUSY_POLL", "1000001"),
+            ("NETMAP_XDP_BUSY_BUDGET", "0"),
+            ("NETMAP_XDP_TX_BUDGET", "31"),
             ("NETMAP_XDP_LOG", "loud"),
             ("NETMAP_XDP_ENGINE", "kernel"),
             ("NETMAP_XDP_UMEM", "odd"),
@@ -348,20 +520,48 @@ mod tests {
             ("NETMAP_XDP_PROMISC", "yes"),
             ("NETMAP_XDP_LOADER", "bcc"),
             ("NETMAP_XDP_CHAIN", "65536"),
+            ("NETMAP_XDP_BUF_SIZE", "9000"),
+            ("NETMAP_XDP_PRIV_BUF_SIZE", "100"),
+            ("NETMAP_XDP_PRIV_BUF_SIZE", "65600"),
+            ("NETMAP_XDP_FRAGS", "on"),
+            ("NETMAP_XDP_MODE", "native,eth0=fast"),
+            ("NETMAP_XDP_UMEM", "=aligned"),
         ] {
             let s = with(name, value);
             assert_eq!(s.complaints.len(), 1, "{name}");
             assert!(s.complaints[0].contains(name) && s.complaints[0].contains(value));
-            assert_eq!((s.mode, s.slots, s.buffers), (None, 1024, None));
+            assert_eq!((s.mode.of("eth0"), s.slots, s.buffers), (None, 1024, None));
+            assert_eq!((s.buf_size, s.priv_buf_size, s.whole_frames), (2048, None, false));
             assert_eq!((s.engine, s.socket, s.daemon), (DEFAULT_ENGINE, None, None));
             assert_eq!((s.loader, s.chain, s.clsact), (None, None, None));
+            assert_eq!(s.polling, Polling::default());
             assert!(!s.host_passes && !s.forward_all && s.promiscuous.is_none());
         }
     }
 
     #[test]
     fn modes_can_be_forced() {
-        assert_eq!(with("NETMAP_XDP_MODE", "generic").mode, Some(Mode::Generic));
-        assert_eq!(with("NETMAP_XDP_MODE", "zerocopy").mode, Some(Mode::ZeroCopy));
+        assert_eq!(with("NETMAP_XDP_MODE", "generic").mode.of("eth0"), Some(Mode::Generic));
+        assert_eq!(with("NETMAP_XDP_MODE", "zerocopy").mode.of("eth0"), Some(Mode::ZeroCopy));
+    }
+
+    #[test]
+    fn interfaces_can_differ() {
+        let mode = with("NETMAP_XDP_MODE", "native,eth1=generic,veth*=auto").mode;
+        assert_eq!(
+            ["eth0", "eth1", "eth10", "veth7"].map(|name| mode.of(name)),
+            [Some(Mode::Native), Some(Mode::Generic), Some(Mode::Native), None]
+        );
+        let aligned = with("NETMAP_XDP_UMEM", "eth1=aligned").aligned;
+        assert_eq!((aligned.of("eth0"), aligned.of("eth1")), (None, Some(true)));
+    }
+
+    #[test]
+    fn buffers_have_the_size_that_is_set() {
+        let s = with("NETMAP_XDP_BUF_SIZE", "4096");
+        assert_eq!((s.buf_size, s.priv_buf_size()), (4096, 4096));
+        let s = with("NETMAP_XDP_PRIV_BUF_SIZE", "65536");
+        assert_eq!((s.buf_size, s.priv_buf_size()), (2048, 65536));
+        assert!(with("NETMAP_XDP_BUF_SIZE", "3000").complaints[0].contains("2048 or 4096"));
     }
 }

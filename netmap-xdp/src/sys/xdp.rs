@@ -78,7 +78,11 @@ pub struct Statistics {
 }
 
 fn set<T>(fd: &Fd, option: i32, call: &'static str, value: &T) -> Result<(), Error> {
-    let (fd, level) = (fd.as_raw_fd() as usize, libc::SOL_XDP as usize);
+    set_at(fd, libc::SOL_XDP, option, call, value)
+}
+
+fn set_at<T>(fd: &Fd, level: i32, option: i32, call: &'static str, value: &T) -> Result<(), Error> {
+    let (fd, level) = (fd.as_raw_fd() as usize, level as usize);
     // SAFETY: the value outlives the call and its size is told.
     unsafe {
         let at = value as *const T as usize;
@@ -142,6 +146,17 @@ pub fn set_ring_size(fd: &Fd, which: Which, entries: u32) -> Result<(), Error> {
 pub fn set_tx_budget(fd: &Fd, budget: u32) -> Result<(), Error> {
     const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
     set(fd, XDP_MAX_TX_SKB_BUDGET, "setsockopt XDP_MAX_TX_SKB_BUDGET", &budget)
+}
+
+/// Busy polling: for so many microseconds, and at most `budget` packets at once.
+pub fn set_busy_poll(fd: &Fd, us: u32, budget: Option<u32>) -> Result<(), Error> {
+    let level = libc::SOL_SOCKET;
+    set_at(fd, level, libc::SO_PREFER_BUSY_POLL, "setsockopt SO_PREFER_BUSY_POLL", &1i32)?;
+    set_at(fd, level, libc::SO_BUSY_POLL, "setsockopt SO_BUSY_POLL", &us)?;
+    match budget {
+        Some(budget) => set_at(fd, level, libc::SO_BUSY_POLL_BUDGET, "setsockopt SO_BUSY_POLL_BUDGET", &budget),
+        None => Ok(()),
+    }
 }
 
 /// Offsets of the rings in their mappings.

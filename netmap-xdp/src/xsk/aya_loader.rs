@@ -4,7 +4,9 @@
 //! high descriptor numbers, out of the way of the program whose process this is, and declared internal, so that a program
 //! that closes what it does not know leaves it alone.
 
-use super::loaded::{self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, PLAN, RULES, SOCKETS, VERDICTS, load_either};
+use super::loaded::{
+    self, CLASSIFIERS, INJECTED, Loaded, MapFds, OBJECT, PLAN, RULES, SCRATCH, SOCKETS, STAMPS, VERDICTS, load_either,
+};
 use super::program::{ClassifierPlan, Inherited, Loader, Program, needs};
 use crate::sys::netdev::bpf;
 use crate::sys::{Errno, Error, Fd};
@@ -49,6 +51,7 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         .btf(None)
         .map_max_entries(SOCKETS, queues)
         .map_max_entries(VERDICTS, queues)
+        .map_max_entries(STAMPS, queues)
         .load(OBJECT)
         .map_err(|e| failed("BPF_MAP_CREATE", &e))?;
     let map = |name: &str| {
@@ -63,6 +66,8 @@ fn load(queues: u32, name: &str) -> Result<Loaded, Error> {
         verdicts: map(VERDICTS)?,
         injected: map(INJECTED)?,
         rules: map(RULES)?,
+        stamps: Some(map(STAMPS)?),
+        scratch: Some(map(SCRATCH)?),
         globals: map(".bss")?,
     };
     let program: &mut Xdp =

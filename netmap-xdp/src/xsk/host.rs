@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// How the kernel names the TAP devices.
 const NAME: &str = "netmap%d";
+/// The classifier of [`Cut`].
+const CUT: &str = "netmap_host_cut";
 /// How `tc filter show` names our filters.
 const FILTER: &str = "netmap_host_rings";
 /// An ethertype that no protocol has, for the head of injected frames.
@@ -34,6 +36,8 @@ pub struct HostLinkPlan<'a> {
     pub queue_len: u32,
     /// Whether the NIC's XDP program sees what is injected, and must tell it by a head: generic mode.
     pub headed: bool,
+    /// The head that it knows already, of host rings of a dead engine whose clients go on.
+    pub head: Option<[u8; 14]>,
 }
 
 /// The TAP device of a NIC's host rings.
@@ -140,6 +144,20 @@ pub fn clean_host_filter(nic: &NetDev) {
     }
 }
 
+/// Processes that hear what the host sends by a NIC, by host rings of an engine that is dead.
+pub fn host_survivors(nic: &NetDev) -> Vec<u32> {
+    let links = bpf::tcx_links(nic.ifindex, Tcx::Egress, "netmap_host_out");
+    links.into_iter().flat_map(|link| bpf::holders(link, &[])[0].clone()).collect()
+}
+
+/// Takes off what an engine that is dead left to its clients to keep the host cut off.
+pub fn end_cuts(nic: &NetDev) {
+    for link in bpf::tcx_links(nic.ifindex, Tcx::Egress, CUT) {
+        // Its holder may go at any time.
+        let _ = bpf::detach_by_id(link);
+    }
+}
+
 /// Keeps what the host sends off a NIC, while it exists.
 pub struct Cut(Arc<Fd>);
 
@@ -150,7 +168,7 @@ impl Cut {
         if by_clsact() {
             return Ok(None);
         }
-        let loaded = loader.load_classifiers(&["netmap_host_cut"], &Constants::default().image())?;
+        let loaded = loader.load_classifiers(&[CUT], &Constants::default().image())?;
         let attached = loaded.first().map(|program| bpf::tcx_link(program.as_raw_fd(), nic.ifindex, Tcx::Egress));
         let failed = |e| Error::new("BPF_LINK_CREATE", format!("of tcx on {}", nic.name), e);
         Ok(attached.transpose().map_err(failed)?.map(|link| Cut(Arc::new(link))))
@@ -182,6 +200,7 @@ impl HostLink {
         let mut head = [0; 14];
         head[..12].copy_from_slice(&random::<12>()?);
         head[12..].copy_from_slice(&NO_PROTOCOL);
+        let head = plan.head.unwrap_or(head);
         let mark = u32::from_ne_bytes(random()?) | 1;
         let head = plan.headed.then_some(head);
         let constants = Constants { nic: plan.nic.ifindex, tap: device.ifindex, mark, head }.image();

@@ -5,6 +5,7 @@
 //! after a kill.
 
 use super::program::{AttachError, AttachMode, Circumstances, Inherited, Program, QueueCounters, explain, needs};
+use super::stamped;
 use super::steering::Steering;
 use crate::sys::netdev::{self, Map, bpf};
 use crate::sys::{Errno, Error, Fd};
@@ -28,6 +29,10 @@ pub const SOCKETS: &str = "xsks";
 pub const VERDICTS: &str = "verdicts";
 /// How frames of host rings begin.
 pub const INJECTED: &str = "injected";
+/// When the NIC received the last frame of each queue; as many entries as queues.
+pub const STAMPS: &str = "stamps";
+/// What steering works on, frame by frame.
+pub const SCRATCH: &str = "steer_keys";
 /// Two sets of steering rules.
 pub const RULES: &str = "steer_rules";
 
@@ -41,6 +46,10 @@ pub struct MapFds {
     pub injected: Fd,
     /// [`RULES`].
     pub rules: Fd,
+    /// [`STAMPS`]; the usual program does not use it.
+    pub stamps: Option<Fd>,
+    /// [`SCRATCH`], for another program over the same maps.
+    pub scratch: Option<Fd>,
     /// The `.bss` of the object.
     pub globals: Fd,
 }
@@ -53,10 +62,16 @@ pub struct Loaded {
     verdicts: Map,
     injected: Map,
     rules: Map,
+    stamps: Option<Map>,
+    scratch: Option<Map>,
     globals: Map,
     /// Which set of rules holds, as the program's `steering` has it.
     chosen: u32,
     program: Fd,
+    /// The usual program, while `program` is the one that notes times.
+    plain: Option<Fd>,
+    /// Whether it notes times where it is attached.
+    stamping: bool,
     id: u32,
 }
 
@@ -87,14 +102,16 @@ pub fn load_either<T: Program + 'static>(
 pub fn take_over(id: u32) -> Result<Inherited, Error> {
     let failed = |errno| Error::new("BPF_PROG_GET_FD_BY_ID", format!("of program {id}"), errno);
     let found = bpf::find_attached(id).map_err(failed)?;
-    let ids: Vec<u32> = found.maps.iter().map(|(id, _)| *id).collect();
+    let (mut maps, mut ids) = (Vec::new(), Vec::new());
+    for (id, fd) in found.maps {
+        let name = bpf::map_name(fd.as_raw_fd()).map_err(failed)?;
+        // Clients have this one.
+        ids.extend((name != STAMPS).then_some(id));
+        maps.push((name, fd));
+    }
     let [users, makers] = bpf::holders(found.link_id, &ids);
     if !makers.is_empty() {
         return Ok(Inherited::Alive(makers));
-    }
-    let mut maps = Vec::new();
-    for (_, fd) in found.maps {
-        maps.push((bpf::map_name(fd.as_raw_fd()).map_err(failed)?, fd));
     }
     // The kernel keeps the first 15 letters; those of the `.bss` are the object's, cut off.
     let mut map = |name: &str| {
@@ -106,9 +123,12 @@ pub fn take_over(id: u32) -> Result<Inherited, Error> {
         verdicts: map(VERDICTS)?,
         injected: map(INJECTED)?,
         rules: map(RULES)?,
+        stamps: map(STAMPS).ok(),
+        scratch: None,
         globals: map(".bss")?,
     };
     let mut program = Loaded::new(found.program, maps)?;
+    program.stamping = bpf::program_name(id).as_deref() == Some(stamped::PROGRAM);
     let chosen = program.globals.get(0).map_err(failed)?;
     // A 32-bit number, the first of what is there.
     program.chosen = chosen.first().map_or(0, |&first| first as u32);
@@ -128,11 +148,23 @@ impl Loaded {
             verdicts: Map::new(maps.verdicts).map_err(failed)?,
             injected: Map::new(maps.injected).map_err(failed)?,
             rules: Map::new(maps.rules).map_err(failed)?,
+            stamps: maps.stamps.map(Map::new).transpose().map_err(failed)?,
+            scratch: maps.scratch.map(Map::new).transpose().map_err(failed)?,
             globals: Map::new(maps.globals).map_err(failed)?,
             chosen: 0,
             program,
+            plain: None,
+            stamping: false,
             id,
         })
+    }
+
+    /// Makes `program` the one to be attached; returns the one that was.
+    fn exchange(&mut self, program: Fd) -> Result<Fd, Error> {
+        let id = bpf::program_id(program.as_raw_fd())
+            .map_err(|errno| Error::new("BPF_OBJ_GET_INFO_BY_FD", "of a program", errno))?;
+        self.id = id;
+        Ok(std::mem::replace(&mut self.program, program))
     }
 
     /// Queues that there is room for.
@@ -147,6 +179,8 @@ impl Loaded {
             VERDICTS => &self.verdicts,
             INJECTED => &self.injected,
             RULES => &self.rules,
+            STAMPS => self.stamps.as_ref()?,
+            SCRATCH => self.scratch.as_ref()?,
             name if name.ends_with(".bss") => &self.globals,
             _ => return None,
         };
@@ -181,6 +215,12 @@ impl Program for Loaded {
         if self.link.is_some() {
             return Err(Error::new("BPF_LINK_CREATE", format!("on {ifname}"), Errno(libc::EALREADY)).into());
         }
+        if mode == AttachMode::Generic
+            && let Some(plain) = self.plain.take()
+        {
+            // A program for one device is for its driver.
+            drop(self.exchange(plain)?);
+        }
         let flags = match mode {
             AttachMode::Native => bpf::XDP_FLAGS_DRV_MODE,
             AttachMode::Generic => bpf::XDP_FLAGS_SKB_MODE,
@@ -188,6 +228,7 @@ impl Program for Loaded {
         match bpf::xdp_link(self.program.as_raw_fd(), ifindex, flags) {
             Ok(link) => {
                 self.link = Some(link);
+                self.stamping = self.plain.is_some();
                 Ok(())
             }
             Err(errno) => Err(attach_error(ifindex, ifname, mode, errno)),
@@ -222,6 +263,14 @@ impl Program for Loaded {
         self.injected.set(0, &value).map_err(failed)
     }
 
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error> {
+        let failed = |e| Error::new("BPF_MAP_LOOKUP_ELEM", "for the head of injected frames", e);
+        let value = self.injected.get(0).map_err(failed)?;
+        let bytes: Vec<u8> = value.iter().skip(1).flat_map(|word| word.to_ne_bytes()).take(14).collect();
+        let on = value.first().is_some_and(|&on| on != 0);
+        Ok(<[u8; 14]>::try_from(bytes).ok().filter(|_| on))
+    }
+
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error> {
         let failed = |e| Error::new("BPF_MAP_UPDATE_ELEM", "for steering rules", e);
         let chosen = match rules {
@@ -237,6 +286,20 @@ impl Program for Loaded {
         self.globals.set(0, &chosen.to_ne_bytes()).map_err(failed)?;
         self.chosen = chosen;
         Ok(())
+    }
+
+    fn stamp(&mut self, ifindex: u32) -> Result<(), Error> {
+        if self.link.is_some() || self.plain.is_some() {
+            return Err(Error::new("BPF_PROG_LOAD", format!("of {}", stamped::PROGRAM), Errno(libc::EALREADY)));
+        }
+        let map = |name: &str| self.map_named(name).map(|fd| fd.as_raw_fd());
+        let stamped = stamped::load(ifindex, map)?;
+        self.plain = Some(self.exchange(stamped)?);
+        Ok(())
+    }
+
+    fn stamps(&self) -> Option<RawFd> {
+        self.stamps.as_ref().filter(|_| self.stamping).map(AsRawFd::as_raw_fd)
     }
 
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error> {

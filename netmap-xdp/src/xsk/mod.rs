@@ -10,10 +10,11 @@ pub mod loaded;
 pub mod program;
 mod queue;
 mod socket;
+mod stamped;
 mod steering;
 
-pub use geometry::{Geometry, TxDesc, TxPlan, mtu_that_fits};
-pub use host::{Cut, HostLink, HostLinkPlan, clean_host_filter};
+pub use geometry::{Chunks, Geometry, HEADERS, TxDesc, TxPlan, mtu_that_fits};
+pub use host::{Cut, HostLink, HostLinkPlan, clean_host_filter, end_cuts, host_survivors};
 pub use program::{
     AttachError, AttachMode, ClassifierPlan, Inherited, Loader, Program, QueueCounters, embedded, is_our_program,
 };

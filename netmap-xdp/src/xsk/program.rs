@@ -20,7 +20,7 @@ pub fn embedded() -> &'static dyn Loader {
 
 /// Whether the program of this name is one of ours, of any process.
 pub fn is_our_program(name: &str) -> bool {
-    ["netmap_redirect", "netmap_nofrags"].contains(&name)
+    ["netmap_redirect", "netmap_nofrags", "netmap_stamped"].contains(&name)
 }
 
 /// Makes programs.
@@ -84,9 +84,25 @@ pub trait Program: Send {
     /// Passes frames that begin with `head` to the host stack, without it: what host rings send there, in generic mode.
     fn admit(&mut self, head: Option<[u8; 14]>) -> Result<(), Error>;
 
+    /// How frames begin that it passes so.
+    fn admitted(&self) -> Result<Option<[u8; 14]>, Error>;
+
     /// Lets rules decide which packets go to sockets at all; none: all of them. Each packet meets the old rules or the new
     /// ones as a whole.
     fn steer(&mut self, rules: Option<&Steering>) -> Result<(), Error>;
+
+    /// Before it is attached: notes when the NIC received the last frame of each queue, as far as it will be attached to this
+    /// interface in native mode. An error: it does not, and is as it was. `EOPNOTSUPP`: kernel or driver cannot.
+    fn stamp(&mut self, _ifindex: u32) -> Result<(), Error> {
+        let why = "of a chained program (one for a single device cannot be a component)";
+        Err(Error::new("BPF_PROG_LOAD", why, Errno(libc::EOPNOTSUPP)))
+    }
+
+    /// While attached: the map with those times, to be mapped: for each queue nanoseconds by the NIC's clock, 0 for none yet,
+    /// and how many frames the NIC was asked about. None unless it notes them.
+    fn stamps(&self) -> Option<RawFd> {
+        None
+    }
 
     /// What became of the packets of `queue` so far.
     fn counters(&self, queue: u32) -> Result<QueueCounters, Error>;

@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::{Fill, Geometry, QueueError};
+use super::{Chunks, Fill, Geometry, QueueError};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode, settings};
@@ -39,7 +39,7 @@ impl Umem {
             return Err(Error::new("setsockopt XDP_UMEM_REG", "", Errno(libc::EINVAL)));
         }
         let addr = self.region.address() + self.pool as usize;
-        let unaligned = self.geometry == Geometry::Unaligned;
+        let unaligned = self.geometry.chunks() == Chunks::Unaligned;
         // SAFETY: the range lies in a shared mapping (just checked) that `Socket` keeps; nobody holds plain references into
         // a `Memory`.
         unsafe { xdp::register_umem(fd, addr, self.len, self.geometry.chunk(), unaligned) }
@@ -70,6 +70,16 @@ pub enum BindError {
     /// The device or the kernel cannot do what the mode asks for.
     #[error("{0}")]
     NotSupported(Error),
+    /// The kernel refuses what a setting asks for.
+    #[error("{error}, which {setting} asks for: {mend}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// The kernel's answer.
+        error: Error,
+        /// What would do.
+        mend: &'static str,
+    },
     /// Somebody else holds the queue.
     #[error("{0}: another AF_XDP socket holds this queue")]
     Busy(Error),
@@ -113,8 +123,23 @@ impl Socket {
         ] {
             xdp::set_ring_size(&fd, which, size)?;
         }
-        // Fewer system calls for the same work where the kernel knows the option; nothing is lost where it does not.
-        let _ = xdp::set_tx_budget(&fd, plan.tx_size.max(32));
+        let polling = settings().polling;
+        match polling.tx_budget {
+            // Fewer system calls for the same work where the kernel knows the option; nothing is lost where it does not.
+            None => drop(xdp::set_tx_budget(&fd, plan.tx_size.max(32))),
+            Some(budget) => xdp::set_tx_budget(&fd, budget).map_err(|error| BindError::Setting {
+                setting: "NETMAP_XDP_TX_BUDGET (tx-budget)",
+                error,
+                mend: "it takes Linux 6.17, and a number up to that of the transmit ring's slots; leave it out",
+            })?,
+        }
+        if polling.is_busy() {
+            xdp::set_busy_poll(&fd, polling.busy.unwrap_or(0), polling.budget).map_err(|error| BindError::Setting {
+                setting: "NETMAP_XDP_BUSY_POLL (busy-poll)",
+                error,
+                mend: "it takes Linux 5.11 with CONFIG_NET_RX_BUSY_POLL, and CAP_NET_ADMIN; leave it out",
+            })?;
+        }
         Ok(Socket { fd, plan, bound: false, sg: false, _umem: umem.clone() })
     }
 
@@ -128,13 +153,7 @@ impl Socket {
         if self.bound {
             return Ok(());
         }
-        let mode = match self.plan.mode {
-            Mode::ZeroCopy => libc::XDP_ZEROCOPY,
-            Mode::Native | Mode::Generic => libc::XDP_COPY,
-        };
-        let own = mode | libc::XDP_USE_NEED_WAKEUP;
-        // With a sibling the flags are exactly XDP_SHARED_UMEM; mode, wakeup and fragments are the sibling's.
-        let ladder = if sibling.is_some() { vec![libc::XDP_SHARED_UMEM] } else { ways(own) };
+        let ladder = bind_flags(self.plan.mode, sibling.is_some(), settings().polling.always == Some(true));
         let mut waited = Duration::ZERO;
         let mut step = 0;
         loop {
@@ -194,10 +213,34 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Flags for a first bind, the best first.
-fn ways(own: u16) -> Vec<u16> {
+/// `XDP_USE_SG`: frames of several buffers (6.6).
+const XDP_USE_SG: u16 = 1 << 4;
+
+/// Flags to bind with, best first. `always`: the driver need not say when it waits to be told.
+fn bind_flags(mode: Mode, sibling: bool, always: bool) -> Vec<u16> {
+    if sibling {
+        // Exactly this one: mode, wakeup and fragments are the sibling's.
+        return vec![libc::XDP_SHARED_UMEM];
+    }
+    let mode = match mode {
+        Mode::ZeroCopy => libc::XDP_ZEROCOPY,
+        Mode::Native | Mode::Generic => libc::XDP_COPY,
+    };
+    let own = if always { mode } else { mode | libc::XDP_USE_NEED_WAKEUP };
     if settings().whole_frames { vec![own] } else { vec![own | XDP_USE_SG, own] }
 }
 
-/// `XDP_USE_SG`: frames of several buffers (6.6).
-const XDP_USE_SG: u16 = 1 << 4;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_asks_for_wakeups_unless_the_driver_is_always_told() {
+        for mode in [Mode::ZeroCopy, Mode::Native, Mode::Generic] {
+            let wakes = |always| bind_flags(mode, false, always).iter().all(|f| f & libc::XDP_USE_NEED_WAKEUP != 0);
+            assert!(wakes(false) && !wakes(true));
+            assert!(bind_flags(mode, false, true).iter().all(|f| f & (libc::XDP_COPY | libc::XDP_ZEROCOPY) != 0));
+            assert_eq!(bind_flags(mode, true, true), [libc::XDP_SHARED_UMEM]);
+        }
+    }
+}

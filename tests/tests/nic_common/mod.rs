@@ -16,7 +16,7 @@ pub const SOON: Duration = Duration::from_secs(5);
 /// Frames under way at most, so that no ring on the way ever overflows.
 const WINDOW: usize = 48;
 const MARK: &str = "NMX_ALONE";
-const ALONE_LIMIT: Duration = Duration::from_secs(30);
+const ALONE_LIMIT: Duration = Duration::from_secs(90);
 const SOAK_LIMIT: Duration = Duration::from_secs(3600);
 
 /// How much of everything a long run asks for, by `NMX_SOAK`; none in the usual one.
@@ -182,7 +182,7 @@ pub fn c_test(name: &str) -> PathBuf {
 #[track_caller]
 pub fn run_scenario(program: &PathBuf, scenario: &str, shape: Veth, env: &[(&str, &str)]) -> Finished {
     let pair = loop_pair(shape);
-    let mut command = pair.a.command(program).arg(scenario).preload().timeout(Duration::from_secs(20));
+    let mut command = pair.a.command(program).arg(scenario).preload().timeout(Duration::from_secs(60));
     for (name, value) in env {
         command = command.env(name, value);
     }

@@ -87,8 +87,8 @@ fn state(ring: &RingStatus) -> String {
 fn region_text(r: &RegionStatus) -> String {
     let whose = if r.owner.is_empty() { String::new() } else { format!(" of {}", r.owner) };
     let mut text = format!(
-        "region {}{whose}: {} buffers: {} free, {} in slots, {} with the kernel, {} spare, {} extra, {} in hand\n",
-        r.id, r.buffers, r.free, r.slots, r.kernel, r.spare, r.extra, r.private
+        "region {}{whose}: {} buffers of {} bytes: {} free, {} in slots, {} with the kernel, {} spare, {} extra, {} in hand\n",
+        r.id, r.buffers, r.buf_size, r.free, r.slots, r.kernel, r.spare, r.extra, r.private
     );
     if r.missing + r.twice > 0 {
         let named: Vec<String> = r.examples.iter().map(u32::to_string).collect();
@@ -130,7 +130,7 @@ fn as_text(now: &Status) -> String {
 fn as_json(now: &Status) -> Value {
     let region = |r: &RegionStatus| {
         json!({
-            "id": r.id, "owner": r.owner, "buffers": r.buffers, "free": r.free, "slots": r.slots, "kernel": r.kernel,
+            "id": r.id, "owner": r.owner, "buf_size": r.buf_size, "buffers": r.buffers, "free": r.free, "slots": r.slots, "kernel": r.kernel,
             "spare": r.spare, "extra": r.extra, "private": r.private, "missing": r.missing, "twice": r.twice, "examples": r.examples,
         })
     };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ring::{KringPlace, RingPlace};
 use crate::shm::Memory;
-use crate::sys::{eventfd, sealed_memfd};
+use crate::sys::{BUF_SIZE, eventfd, sealed_memfd};
 use std::sync::Arc;
 
 const BUFFERS: u32 = 64;
@@ -24,7 +24,8 @@ impl Stage {
 
     fn ring(&self, k: u32, dir: Dir, slots: u32) -> Kring {
         let offset = u64::from(k) * 8192;
-        let place = RingPlace { offset, slots, buffers_at: BUFFERS_AT, buffers: BUFFERS, dir, id: 0 };
+        let place =
+            RingPlace { offset, slots, buffers_at: BUFFERS_AT, buffers: BUFFERS, buf_size: BUF_SIZE, dir, id: 0 };
         let ring = Kring::attach(&self.region, place, &self.private, KringPlace { offset, room: 0 }).unwrap();
         for i in 0..slots {
             ring.slot(i).buf_idx.store(2 + 16 * k + i, Relaxed);

@@ -41,7 +41,7 @@ struct Snapshot(Vec<Vec<u8>>, Vec<u64>, [Vec<u16>; 2], u16);
 
 impl World {
     fn new(dir: Dir, start: u32, spares: u32) -> World {
-        let layout = Layout::plan(64, 8);
+        let layout = Layout::plan(64, 2048, 8);
         let memory = [map(layout.size), map(4096), map(4096)];
         let [region, private, rings] = &memory;
         for at in AT {
@@ -50,14 +50,23 @@ impl World {
             }
         }
         let room = if dir == Dir::Rx { SLOTS + spares } else { 0 };
-        let place = RingPlace { offset: 0, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
+        let place = RingPlace {
+            offset: 0,
+            slots: SLOTS,
+            buffers_at: layout.buffer(0),
+            buffers: 64,
+            buf_size: 2048,
+            dir,
+            id: 0,
+        };
         let kring = Kring::attach(region, place, private, KringPlace { offset: 0, room }).unwrap();
         kring.format();
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry: Geometry::Unaligned, multi_buffer: true };
+        let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap();
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: true, always: false, busy: false };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
@@ -324,6 +333,37 @@ fn receiver_dies(spares: u32) {
             world.arrive(noise, most);
         },
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_ring_tells_the_nics_time_once_there_is_one() {
+    let world = World::new(Dir::Rx, 0, 0);
+    let stamps = sealed_memfd(c"stamps", 4096).unwrap();
+    let noted = Memory::map(&stamps, 4096, 0, false).unwrap();
+    let [_, _, rings] = &world.memory;
+    let (fill, rx) = (Fill::at(rings, AT[0], SLOTS).unwrap(), Rx(Queue::at(rings, AT[1], SLOTS).unwrap()));
+    let plan = NicPlan {
+        rx_size: SLOTS,
+        tx_size: SLOTS,
+        geometry: Geometry::new(Chunks::Unaligned, 2048).unwrap(),
+        multi_buffer: true,
+        always: false,
+        busy: false,
+    };
+    let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
+    let side = NicRx::over(fill, rx, plan, fd).with_stamps(&stamps, 3).unwrap();
+    assert_eq!(side.arrived(), None);
+    noted.object::<AtomicU64>(2 * 16).unwrap().store(1, Relaxed);
+    assert_eq!(side.arrived(), None, "that was another queue");
+    noted.object::<AtomicU64>(3 * 16).unwrap().store(1_700_000_000_123_456_789, Relaxed);
+    assert_eq!(side.arrived(), Some(Duration::new(1_700_000_000, 123_456_789)));
+    let World { port, .. } = world;
+    let PortRing { kring, .. } = port;
+    let port = PortRing::new(kring, Box::new(side));
+    assert_eq!(port.sync(NEXT), Synced::Done);
+    let ring = port.kring().ring();
+    assert_eq!((ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed)), (1_700_000_000, 123_456));
 }
 
 #[test]

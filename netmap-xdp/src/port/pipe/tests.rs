@@ -28,11 +28,18 @@ type Snapshot = (Vec<Vec<u8>>, Vec<u16>, Vec<u16>, u32);
 
 impl World {
     fn new() -> World {
-        let layout = Layout::plan(64, 16);
+        let layout = Layout::plan(64, 2048, 16);
         let memory = [map(layout.size), map(4096)];
         let ring = |dir: Dir| {
-            let place =
-                |offset| RingPlace { offset, slots: SLOTS, buffers_at: layout.buffer(0), buffers: 64, dir, id: 0 };
+            let place = |offset| RingPlace {
+                offset,
+                slots: SLOTS,
+                buffers_at: layout.buffer(0),
+                buffers: 64,
+                buf_size: 2048,
+                dir,
+                id: 0,
+            };
             let at = dir as u64;
             Kring::attach(&memory[0], place(at * 1024), &memory[1], KringPlace { offset: at * 1024, room: 0 }).unwrap()
         };

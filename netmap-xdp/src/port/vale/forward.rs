@@ -2,7 +2,7 @@
 //!
 //! A batch is walked twice: `gather` reads slots and headers and finds destinations, `fill` copies. Nearly every packet is
 //! one slot with nothing special about it, and takes the short way through both; a packet that follows another of the same
-//! addresses costs no look into the switch. Both ask for the lines of later packets in time, for buffers are 2048 bytes
+//! addresses costs no look into the switch. Both ask for the lines of later packets in time, for buffers are far
 //! apart, so that few of their first lines fit into the caches that are near.
 //!
 //! The working memory belongs to one transmit ring and lives in the sender's process alone, so what is in it is true;
@@ -16,9 +16,8 @@ use crate::abi::{
 };
 use crate::index::next_slot;
 use crate::ring::{Drop, Kring, SlotView};
-use crate::shm::BUF_SIZE;
 use crate::sync::Ordering::*;
-use crate::sys::{OwnProcess, UserMem};
+use crate::sys::{BUF_SIZES, OwnProcess, UserMem};
 use std::sync::Arc;
 
 /// Slots in a batch: `NM_BDG_BATCH`; the last packet may go beyond.
@@ -89,7 +88,7 @@ pub(super) struct Scratch {
     /// Queues that are not empty, but for that of what goes everywhere.
     waiting: Vec<u16>,
     mates: Vec<Option<Mate>>,
-    indirect: Box<[u8; BUF_SIZE as usize]>,
+    indirect: Box<[u8]>,
 }
 
 impl Scratch {
@@ -101,7 +100,7 @@ impl Scratch {
             queues: vec![NOTHING; FLOOD + 1],
             waiting: Vec::with_capacity(FLOOD),
             mates: (0..MAX_PORTS).map(|_| None).collect(),
-            indirect: Box::new([0; BUF_SIZE as usize]),
+            indirect: vec![0; *BUF_SIZES.end() as usize].into_boxed_slice(),
         }
     }
 
@@ -141,7 +140,8 @@ impl Scratch {
         let pattern = pattern(start);
         let (mut taken, mut bytes) = (0, 0);
         // A length less than the shortest wraps around.
-        let (shortest, span) = (header + ETH, BUF_SIZE as u16 - (header + ETH));
+        let most = buffers.size().min(u16::MAX.into()) as u16;
+        let (shortest, span) = (header + ETH, most - (header + ETH));
         // The last place of the batch is a chain's; `next` of the last packet is set by whoever links the train.
         let frames = self.frames.get_mut(first..BATCH).unwrap_or_default();
         let mut goes_along = |slot: &SlotView, frame: &mut Frame| {
@@ -356,7 +356,7 @@ impl Scratch {
         let Some(lease) = lease::reserve(to, want, packets, client) else { return };
         // Packets are copied as they lie: same header, same offset.
         let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
-        let plain = alike && own.plain && flood.head == NIL;
+        let plain = alike && own.plain && flood.head == NIL && to.buf_size() >= k.buf_size();
         let (used, done) = if plain {
             self.fill_plain(k, to, lease, own.head)
         } else {
@@ -367,16 +367,18 @@ impl Scratch {
         }
     }
 
-    /// Fills a reservation with the plain packets from `at` on; returns how many.
-    #[inline]
+    /// Fills a reservation with the plain packets from `at` on; returns how many. Called once for many packets, and by itself it has
+    /// more registers to work with.
+    #[inline(never)]
     fn fill_plain(&self, k: &Kring, to: &Kring, lease: Lease, at: u16) -> (u32, u32) {
-        let (slots, from, into) = (to.slots(), k.packets(), to.packets());
+        let (slots, into) = (to.slots(), to.packets());
+        let copies = k.packets().copies(into);
         let start = lease.start as usize;
         for slot in slots.iter().skip(start).take(AHEAD) {
             into.prefetch_to_write(slot.buf_idx.load(Relaxed));
         }
         let copy = |frame: &Frame, slot: &SlotView| {
-            let good = from.copy(frame.at as u32, into, slot.buf_idx.load(Relaxed), frame.len);
+            let good = copies.copy(frame.at as u32, slot.buf_idx.load(Relaxed), frame.len);
             write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
         };
         let (mut at, mut j, mut used) = (usize::from(at), start, 0);
@@ -428,9 +430,16 @@ impl Scratch {
                 flood = frame.next
             }
             done += 1;
+            let frags = self.frames.get(usize::from(first)..).unwrap_or_default().iter().take(frame.frags.into());
+            if frags.clone().any(|f| u32::from(f.len) > to.buf_size()) {
+                // The receiver's buffers are smaller than ours.
+                k.dropped(Drop::TooLong);
+                continue;
+            }
             if alike && frame.frags == 1 && frame.flags & NS_INDIRECT == 0 {
                 let slot = to.slot(j);
-                let good = k.packets().copy(frame.at as u32, to.packets(), slot.buf_idx.load(Relaxed), frame.len);
+                let good =
+                    k.packets().copies(to.packets()).copy(frame.at as u32, slot.buf_idx.load(Relaxed), frame.len);
                 write(slot, if good { frame.len } else { 0 }, 1 << NS_PORT_SHIFT);
                 j = next_slot(j, n);
                 used += 1;
@@ -583,7 +592,7 @@ fn pattern(head: &Head) -> (u64, u32) {
 fn plain(k: &Kring, i: u32, header: u16) -> Option<Head> {
     let slot = k.slots().get(i as usize)?;
     let len = slot.len.load(Relaxed);
-    let fits = slot.flags.load(Relaxed) & SPECIAL == 0 && u32::from(len) <= BUF_SIZE && len >= header + ETH;
+    let fits = slot.flags.load(Relaxed) & SPECIAL == 0 && u32::from(len) <= k.buf_size() && len >= header + ETH;
     k.packets().head(slot.buf_idx.load(Relaxed), header).filter(|_| fits)
 }
 
@@ -600,7 +609,7 @@ fn take(k: &Kring, i: u32) -> Frame {
     }
     // Of what lies in the program's memory the offset is the address.
     let offset = if indirect { 0 } else { k.offset(slot) };
-    if u32::from(len) > BUF_SIZE - offset {
+    if u32::from(len) > k.buf_size() - offset {
         return empty(k, Drop::TooLong);
     }
     let at = if indirect { slot.ptr.load(Relaxed) } else { u64::from(offset) << 32 | u64::from(idx) };

@@ -219,7 +219,7 @@ mod tests {
 
     fn ring(slots: u32) -> Kring {
         let map = |n| Memory::map(&sealed_memfd(c"test", n).unwrap(), n, 0, false).unwrap();
-        let place = RingPlace { offset: 0, slots, buffers_at: 8192, buffers: 64, dir: Dir::Rx, id: 0 };
+        let place = RingPlace { offset: 0, slots, buffers_at: 8192, buffers: 64, buf_size: 2048, dir: Dir::Rx, id: 0 };
         let k = Kring::attach(&map(1 << 18), place, &map(1 << 16), KringPlace { offset: 0, room: 0 }).unwrap();
         k.format();
         k

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 const PROG_GET_FD_BY_ID: usize = 13;
 const OBJ_GET_INFO_BY_FD: usize = 15;
 const MAP_GET_FD_BY_ID: usize = 14;
+const PROG_QUERY: usize = 16;
 const LINK_CREATE: usize = 28;
 const LINK_GET_FD_BY_ID: usize = 30;
 const LINK_GET_NEXT_ID: usize = 31;
@@ -17,6 +18,8 @@ const LINK_TYPE_TCX: u32 = 11;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
 const ATTACH_TYPE_TCX_EGRESS: u32 = 47;
+/// Classifiers of an interface that are looked at.
+const CLASSIFIERS: usize = 64;
 /// Most maps that a program of ours has, and then some.
 const MAPS: usize = 16;
 
@@ -71,6 +74,32 @@ pub fn tcx_link(program: RawFd, ifindex: u32, way: Tcx) -> Result<Fd, Errno> {
     let mut attr = [program as u32, ifindex, kind, 0];
     // SAFETY: link_create is four integers here; the descriptor is new and ours.
     unsafe { bpf(LINK_CREATE, &mut attr).map(|raw| Fd::from_raw_high(raw as RawFd)) }
+}
+
+/// The links that hold classifiers called `name` on an interface of the calling thread's network namespace, by their ids; none
+/// where the kernel has no tcx, or does not tell. Takes CAP_SYS_ADMIN.
+pub fn tcx_links(ifindex: u32, way: Tcx, name: &str) -> Vec<u32> {
+    let (mut programs, mut links) = ([0u32; CLASSIFIERS], [0u32; CLASSIFIERS]);
+    let [programs_at, links_at] = [programs.as_mut_ptr(), links.as_mut_ptr()].map(|at| words(at as u64));
+    let kind = match way {
+        Tcx::Ingress => ATTACH_TYPE_TCX_INGRESS,
+        Tcx::Egress => ATTACH_TYPE_TCX_EGRESS,
+    };
+    // Interface, type, two flags, programs, how many, padding, flags of programs, links, flags of links, revision.
+    let mut attr = [ifindex, kind, 0, 0, 0, 0, CLASSIFIERS as u32, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    attr[4..6].copy_from_slice(&programs_at);
+    attr[10..12].copy_from_slice(&links_at);
+    // SAFETY: both pointers lead to as many integers as the count says.
+    if unsafe { bpf(PROG_QUERY, &mut attr) }.is_err() {
+        return Vec::new();
+    }
+    let all = programs.into_iter().zip(links).take((attr[6] as usize).min(CLASSIFIERS));
+    all.filter(|&(program, link)| link != 0 && program_name(program).as_deref() == Some(name)).map(|(_, l)| l).collect()
+}
+
+/// Takes off what the link of this id holds, whoever has it open.
+pub fn detach_by_id(link: u32) -> Result<(), Errno> {
+    link_detach(by_id(LINK_GET_FD_BY_ID, link)?.as_raw_fd())
 }
 
 /// Takes a link's program off, whoever else holds the link (`BPF_LINK_DETACH`, since 5.9).
@@ -130,6 +159,28 @@ fn info_of(fd: &Fd, info: &mut [u64]) -> Result<(), Errno> {
     // SAFETY: the attribute is descriptor, length, and a pointer to that many bytes; both callers' pointers lead to room of
     // the size that they tell.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
+}
+
+/// Loads XDP code for one device, of whose driver it calls functions (`BPF_F_XDP_DEV_BOUND_ONLY`, Linux 6.3).
+pub fn load_for_device(name: &str, code: &[[u8; 8]], ifindex: u32) -> Result<Fd, Errno> {
+    const PROG_LOAD: usize = 5;
+    const PROG_TYPE_XDP: u32 = 6;
+    const XDP_HAS_FRAGS: u32 = 1 << 5;
+    const XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
+    let licence = c"Dual BSD/GPL";
+    let mut short = [0u8; 16];
+    let len = name.len().min(short.len() - 1);
+    short[..len].copy_from_slice(&name.as_bytes()[..len]);
+    // `union bpf_attr` of BPF_PROG_LOAD: type, count, two addresses, log (level, size, address), kernel version, flags, name,
+    // interface, expected attach type.
+    let mut attr = vec![PROG_TYPE_XDP, code.len() as u32];
+    attr.extend(words(code.as_ptr() as u64));
+    attr.extend(words(licence.as_ptr() as u64));
+    attr.extend([0, 0, 0, 0, 0, XDP_HAS_FRAGS | XDP_DEV_BOUND_ONLY]);
+    attr.extend(short.chunks_exact(4).map(|c| u32::from_ne_bytes([c[0], c[1], c[2], c[3]])));
+    attr.extend([ifindex, ATTACH_TYPE_XDP]);
+    // SAFETY: the addresses are of the code and the licence, which outlive the call.
+    unsafe { bpf(PROG_LOAD, &mut attr).map(|fd| Fd::from_raw_high(fd as i32)) }
 }
 
 /// The program of this id with its link and its maps; `ENOENT` if no link attaches it. Takes CAP_SYS_ADMIN.

@@ -1,0 +1,161 @@
+//! Whether frames of an interface's MTU fit: into one buffer, or into a chain of them that the rings have room for. Decided at
+//! the bind, in the engine's thread; what changes later is said by `health`.
+
+use super::NicPort;
+use crate::ctl::{Failure, Selection};
+use crate::port::nic::MAX_CHAIN;
+use crate::sys::{Level, NIC_BUF_SIZES, log, settings};
+use crate::xsk::{Geometry, HEADERS, mtu_that_fits};
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    mtu: u32,
+    geometry: Geometry,
+    /// Whether frames of several buffers can be had; why not, if not.
+    chains: Result<(), &'static str>,
+    /// Slots of the receive rings, if any are bound.
+    receives: Option<u32>,
+}
+
+/// What of it cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Misfit {
+    why: String,
+    /// The largest MTU that fits.
+    fits: u32,
+}
+
+impl Asked {
+    /// How many buffers a received frame takes at most; whether the rings have them.
+    fn received(&self) -> Result<u32, Misfit> {
+        let (one, size) = (self.geometry.rx_limit(), self.geometry.stride());
+        let (frame, fits) = (self.mtu + HEADERS, mtu_that_fits(self.geometry));
+        let pieces = frame.div_ceil(one);
+        let Some(slots) = self.receives.filter(|_| pieces > 1) else { return Ok(pieces) };
+        if let Err(why) = self.chains {
+            let why = format!("its frames have up to {frame} bytes, a buffer of {size} receives {one}, and {why}");
+            return Err(Misfit { why, fits });
+        }
+        // One slot of a ring is always empty.
+        let room = slots - 1;
+        if pieces > room {
+            let why = format!(
+                "its frames have up to {frame} bytes, which take {pieces} buffers of {one} bytes, and a receive ring of {slots} \
+                 slots holds {room}"
+            );
+            return Err(Misfit { why, fits: room * one - HEADERS });
+        }
+        Ok(pieces)
+    }
+
+    /// Settings that would mend a misfit, as words of a sentence.
+    fn cures(&self) -> String {
+        let larger = NIC_BUF_SIZES.iter().filter(|size| **size > self.geometry.stride());
+        let helps = |size: &&u32| {
+            let geometry = Geometry::new(self.geometry.chunks(), **size);
+            geometry.is_some_and(|geometry| Asked { geometry, ..*self }.received().is_ok())
+        };
+        let mut cures: Vec<String> = larger.filter(helps).map(|size| format!("NETMAP_XDP_BUF_SIZE={size}")).collect();
+        if self.chains.is_err() && settings().whole_frames {
+            cures.push("NETMAP_XDP_FRAGS=auto".into());
+        }
+        if self.chains.is_ok() {
+            cures.push("more slots (NETMAP_XDP_SLOTS)".into());
+        }
+        if cures.is_empty() { String::new() } else { format!(", or use {}", cures.join(" or ")) }
+    }
+}
+
+impl NicPort {
+    /// Refuses receive rings that frames of the interface's MTU do not fit into: the kernel would drop them. What a program
+    /// sends is its own choice, and counted if it is too long, so that transmit rings get a line.
+    pub(super) fn check_mtu(&self, selection: &Selection) -> Result<(), Failure> {
+        let nic = self.nic_part(selection);
+        let [tx, rx] = self.rings.slots();
+        // Of an interface that is down it is not known yet.
+        let unknown = !self.queues.values().any(|q| q.socket.bound());
+        let chains = match settings().whole_frames {
+            true => Err("NETMAP_XDP_FRAGS=off allows no chains of them"),
+            false if self.multi_buffer || unknown => Ok(()),
+            false => Err("this kernel, or the driver, has no chains of them (Linux 6.6)"),
+        };
+        let (name, mtu) = (&self.dev.name, self.dev.mtu);
+        let asked = Asked { mtu, geometry: self.geometry, chains, receives: (!nic.rx.is_empty()).then_some(rx) };
+        let pieces = asked
+            .received()
+            .map_err(|Misfit { why, fits }| Failure::mtu_too_large(name, mtu, &why, fits, &asked.cures()))?;
+        if pieces > 1 && asked.receives.is_some() {
+            let one = self.geometry.rx_limit();
+            log(
+                Level::Info,
+                format_args!(
+                    "{name}: MTU {mtu} is above {}: frames of more than {one} bytes arrive as NS_MOREFRAG chains",
+                    one - HEADERS
+                ),
+            );
+        }
+        let most = if chains.is_ok() { MAX_CHAIN.min(tx - 1) * self.geometry.stride() } else { self.geometry.stride() };
+        if !nic.tx.is_empty() && mtu + HEADERS > most {
+            log(
+                Level::Warn,
+                format_args!(
+                    "{name}: MTU {mtu}: frames of more than {most} bytes cannot be sent, and are counted as dropped"
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xsk::Chunks;
+
+    fn asked(mtu: u32, size: u32, slots: u32) -> Asked {
+        let geometry = Geometry::new(Chunks::Unaligned, size).unwrap();
+        Asked { mtu, geometry, chains: Ok(()), receives: Some(slots) }
+    }
+
+    fn alone(mtu: u32, size: u32) -> Asked {
+        Asked { chains: Err("no chains"), ..asked(mtu, size, 1024) }
+    }
+
+    #[test]
+    fn what_fits_one_buffer_needs_no_chains() {
+        for (mtu, size) in [(1500, 2048), (2030, 2048), (3822, 4096)] {
+            assert_eq!(alone(mtu, size).received(), Ok(1));
+            let misfit = alone(mtu + 1, size).received();
+            assert_eq!(misfit.is_ok(), mtu == 1500, "{mtu}");
+        }
+        let Misfit { why, fits } = alone(9000, 2048).received().unwrap_err();
+        assert_eq!(fits, 2030);
+        assert!(["9018", "2048", "no chains"].iter().all(|word| why.contains(word)), "{why}");
+        assert_eq!(alone(9000, 4096).received().unwrap_err().fits, 3822);
+    }
+
+    #[test]
+    fn chains_fit_as_far_as_the_ring_has_slots() {
+        assert_eq!(asked(9000, 2048, 1024).received(), Ok(5));
+        assert_eq!(asked(9000, 4096, 1024).received(), Ok(3));
+        assert_eq!(asked(65535, 2048, 34).received(), Ok(33));
+        let Misfit { why, fits } = asked(65535, 2048, 16).received().unwrap_err();
+        assert_eq!(fits, 15 * 2048 - 18);
+        assert!(["65553", "33 buffers", "16 slots", "15"].iter().all(|word| why.contains(word)), "{why}");
+        assert_eq!(asked(fits, 2048, 16).received(), Ok(15));
+    }
+
+    #[test]
+    fn a_program_that_receives_nothing_is_not_asked() {
+        assert_eq!(Asked { receives: None, ..alone(9000, 2048) }.received(), Ok(5));
+    }
+
+    #[test]
+    fn larger_buffers_are_recommended_where_they_help() {
+        assert!(alone(3000, 2048).cures().contains("NETMAP_XDP_BUF_SIZE=4096"));
+        assert!(!alone(9000, 2048).cures().contains("BUF_SIZE"));
+        assert!(!alone(9000, 4096).cures().contains("BUF_SIZE"));
+        assert!(asked(65535, 2048, 20).cures().contains("BUF_SIZE=4096 or more slots"));
+    }
+}
