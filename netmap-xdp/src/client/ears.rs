@@ -109,6 +109,11 @@ impl Bound {
         tx.chain(rx)
     }
 
+    /// Whether there are any.
+    pub(super) fn awaits(&self, events: i16) -> bool {
+        self.awaited(events).next().is_some()
+    }
+
     fn all_rings(&self) -> impl Iterator<Item = &PortRing> {
         self.rings(Dir::Tx).iter().chain(self.rings(Dir::Rx))
     }
@@ -146,7 +151,8 @@ impl Bound {
         signals.map(|(fd, events)| libc::pollfd { fd, events: events as i16, revents: 0 })
     }
 
-    /// How long a sleeper may go without looking after the rings itself. `deaf`: it has nothing to watch.
+    /// How long a sleeper may go without looking after the rings itself. `deaf`: it has nothing to watch for
+    /// what it awaits.
     pub(super) fn patience(&self, events: i16, deaf: bool) -> Duration {
         let mut most = LOOK_AFTER;
         for ring in self.all_rings() {
