@@ -517,14 +517,7 @@ impl NicRx {
     /// A frame for slot `at` that is not simply the expected buffer, or a ring with offsets: the buffer, or whether its
     /// descriptor is done with.
     #[inline(never)]
-    fn receive_other(
-        &self,
-        k: &Kring,
-        at: u32,
-        addr: u64,
-        len: u32,
-        bounced: &Cell<Option<u32>>,
-    ) -> Result<u32, bool> {
+    fn receive_other(&self, k: &Kring, at: u32, addr: u64, len: u32, bounced: &Cell<Option<u32>>) -> Result<u32, bool> {
         if bounced.get().is_some() {
             return Err(false);
         }
