@@ -24,10 +24,10 @@ RELEASE = target/release
 TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
-.PHONY: help deps build demo test soak fuzz bench lint deny install uninstall clean
+.PHONY: help deps build demo test vm-nics soak fuzz bench lint deny install uninstall clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 deps: ## install what is missing to build and test (Debian, as root)
 	@bash mk/deps.sh
@@ -45,6 +45,13 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 
 test: deps ## all tests (as root)
 	@bash mk/test.sh
+
+# The cards of qemu, each with the modes that its driver has. An igb cuts what is longer than 1024 bytes without copying.
+vm-nics: ## what an interface has to do, on emulated cards under a recent kernel: zero-copy, native, generic (as root; half an hour)
+	cargo build --workspace --locked
+	@set -e; wire=$$(cargo test -p netmap-xdp-tests --test nic_wire --locked --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p'); \
+	run() { tests/vm.sh -s sid -n 2 -t 900 -d "$$1" env NMX_NICS=eth0,eth1 NMX_MODES="$$2" NMX_MTU="$$3" "$$wire" --test-threads 1; }; \
+	run virtio zerocopy,native,generic 1500; run igb native,generic 1500; run igb zerocopy 1000
 
 fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60
 	@bash mk/fuzz.sh $(FUZZ)

@@ -2,22 +2,24 @@
 # Runs a command of this source tree under another kernel: a Debian kernel in qemu, under software emulation, with this
 # machine's files as they are; what the command writes is forgotten, but for the directory in $VM_OUT.
 #
-#   tests/vm.sh [-s SUITE] [-t SECONDS] [-n NICS] COMMAND...
+#   tests/vm.sh [-s SUITE] [-t SECONDS] [-n NICS] [-d DEVICE] COMMAND...
 #
 #   -s SUITE    the Debian release whose kernel is taken: bookworm (6.1), trixie (6.12), sid; default trixie
 #   -t SECONDS  the longest that it may take, boot and all; default 900
-#   -n NICS     virtio-net interfaces, eth0 and on, pairwise joined by a wire (eth0 to eth1, ...); default 0
+#   -n NICS     interfaces, eth0 and on, pairwise joined by a wire (eth0 to eth1, ...); default 0
+#   -d DEVICE   what they are: virtio (default), igb, or another one that qemu has
 #
-# Needs root, and installs qemu. The exit status is the command's; 124 if the time was over.
+# Needs root, and installs qemu. The exit status is the command's, or 1 if the kernel complained; 124 if the time was over.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
-suite=trixie limit=900 nics=0
-while getopts s:t:n: option; do
+suite=trixie limit=900 nics=0 device=virtio
+while getopts s:t:n:d: option; do
 	case $option in
 	s) suite=$OPTARG ;;
 	t) limit=$OPTARG ;;
 	n) nics=$OPTARG ;;
+	d) device=$OPTARG ;;
 	*) exit 2 ;;
 	esac
 done
@@ -39,13 +41,13 @@ if ((${#missing[@]})); then
 	install 2>/dev/null || { apt-get -qq update && install; }
 fi
 
-# The kernel of a suite, unpacked once: $kernel/boot/vmlinuz-*, $kernel/lib/modules/*.
+# The kernel of a suite, unpacked once: $kernel/boot/vmlinuz-* or, newer, beside its modules in $kernel/lib/modules/*.
 cache=$here/target/vm
 kernel=$cache/$suite
 fetch_kernel() {
-	local lists=$cache/lists-$suite options mirror package=linux-image-amd64 next
+	local lists=$cache/lists-$suite options mirror package
 	say "fetching the kernel of $suite"
-	rm -rf "$kernel"
+	rm -rf "$kernel" "$kernel.new"
 	mkdir -p "$lists/partial" "$kernel.new"
 	# The mirror that apt uses here, with another suite, in lists of our own.
 	# shellcheck disable=SC2016 # apt-get's own variable
@@ -53,17 +55,12 @@ fetch_kernel() {
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$lists.list"
 	options=(-qq -o Dir::Etc::sourceparts=/dev/null -o "Dir::Etc::sourcelist=$lists.list" -o "Dir::State::lists=$lists")
 	apt-get "${options[@]}" update
-	# Metapackages lead to the image.
-	for _ in 1 2 3; do
-		next=$(apt-cache "${options[@]}" depends "$package" | awk '/Depends: linux-(image|base)-.*amd64/ { print $2; exit }')
-		[[ -n $next ]] || break
-		package=$next
-	done
-	# Newer releases have the modules apart from the image, under either name.
-	(cd "$kernel.new" && apt-get "${options[@]}" -o APT::Sandbox::User=root download "$package" >/dev/null)
-	for next in $(apt-cache "${options[@]}" depends "$package" | awk '/Depends: linux-(modules|binary)-/ { print $2 }'); do
-		(cd "$kernel.new" && apt-get "${options[@]}" -o APT::Sandbox::User=root download "$next" >/dev/null)
-	done
+	# Metapackages lead to the image, which newer releases have in several parts.
+	apt-cache "${options[@]}" --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+		--no-enhances --no-pre-depends depends linux-image-amd64 | grep -E '^linux-.*[0-9]\.[0-9]' |
+		while read -r package; do
+			(cd "$kernel.new" && apt-get "${options[@]}" -o APT::Sandbox::User=root download "$package" >/dev/null)
+		done
 	for package in "$kernel.new"/*.deb; do
 		dpkg-deb -x "$package" "$kernel.new"
 		rm "$package"
@@ -75,6 +72,7 @@ fetch_kernel() {
 [[ -d $kernel ]] || fetch_kernel
 version=$(ls "$kernel/lib/modules")
 image=("$kernel"/boot/vmlinuz-*)
+[[ -e ${image[0]} ]] || image=("$kernel/lib/modules/$version/vmlinuz")
 say "Linux $version"
 
 work=$(mktemp -d)
@@ -120,12 +118,18 @@ cp /command /new/run/command
 cat >/new/run/go <<'GO'
 cd "$here"
 ulimit -l unlimited
-for m in veth tun dummy virtio_net sch_ingress cls_bpf act_mirred xsk_diag; do modprobe \$m 2>/dev/null; done
+for m in veth tun dummy virtio_net igb e1000e sch_ingress cls_bpf act_mirred xsk_diag; do modprobe \$m 2>/dev/null; done
 ip link set lo up
 for d in /sys/class/net/eth*; do [ -e \$d ] && ip link set \${d##*/} up; done
-export PATH=\$PATH:\$HOME/.cargo/bin NMX_BUILT=1 NETMAP_XDP_ENGINE=embedded
+export PATH=\$PATH:\$HOME/.cargo/bin NMX_BUILT=1 NMX_PATIENCE=4 NETMAP_XDP_ENGINE=embedded
 sh /run/command
-echo "vm: status \$?"
+status=\$?
+if dmesg | grep -E 'WARNING:|BUG:|Oops|refcount|unregister_netdevice'; then
+	echo "vm: the kernel complained"
+	dmesg | tail -n 60
+	status=1
+fi
+echo "vm: status \$status"
 GO
 HOME=$HOME PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot /new /bin/bash /run/go
 poweroff -f
@@ -134,19 +138,17 @@ chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 
 # shellcheck disable=SC2054 # qemu's commas
-args=(-accel tcg,thread=multi -cpu max -smp 2 -m "${VM_MEMORY:-3G}" -nodefaults -no-reboot -display none -serial stdio
+args=(-machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${VM_MEMORY:-3G}" -nodefaults -no-reboot -display none -serial stdio
 	-kernel "${image[0]}" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off"
 	-virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap")
 [[ -z $out ]] || args+=(-virtfs "local,path=$out,mount_tag=out,security_model=none")
+# Zero-copy in virtio-net takes buffers that the device reaches as any PCI device would, and queues that can be reset.
+[[ $device != virtio ]] ||
+	device="virtio-net-pci,iommu_platform=on"
 for ((i = 0; i < nics; i++)); do
-	# Two ends of one stream of packets.
-	socket=$work/wire$((i / 2))
-	if ((i % 2 == 0)); then
-		args+=(-netdev "stream,id=n$i,server=on,addr.type=unix,addr.path=$socket")
-	else
-		args+=(-netdev "stream,id=n$i,server=off,addr.type=unix,addr.path=$socket,reconnect=1")
-	fi
-	args+=(-device "virtio-net-pci,netdev=n$i,mq=on,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,ctrl_guest_offloads=on,romfile=")
+	args+=(-netdev "hubport,id=n$i,hubid=$((i / 2))")
+	args+=(-device "pcie-root-port,id=port$i,chassis=$((i + 1))")
+	args+=(-device "$device,bus=port$i,netdev=n$i,mac=52:54:00:00:00:$(printf %02x "$i"),romfile=")
 done
 
 status=0

@@ -28,7 +28,7 @@ mod status;
 
 pub use artefacts::{c_program, cdylib, compile_c, tool, workspace};
 pub use daemon::{Daemons, daemons_at, open_files};
-pub use netns::{End, Namespace, Pair, Veth, Xdp, namespaces_of};
-pub use process::{Cmd, Finished, Running, wait_until};
+pub use netns::{End, Namespace, Pair, Veth, Xdp, namespaces_of, real_nics, wire, wire_mtu};
+pub use process::{Cmd, Finished, Running, patient, wait_until};
 pub use skip::{is_root, skipped};
 pub use status::{list, mappings};

@@ -7,19 +7,22 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 const PREFIX: &str = "nmx-";
 const NETNS_DIR: &str = "/run/netns";
 /// How long an XDP program may take to disappear after its last holder.
 const DETACH_LIMIT: Duration = Duration::from_secs(2);
+const CARRIER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A network namespace that is deleted when dropped, together with the processes and devices in it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    /// Interfaces of the machine that it has for as long as it is there.
+    lent: Vec<String>,
 }
 
 impl Namespace {
@@ -33,7 +36,7 @@ impl Namespace {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(sweep);
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let ns = Namespace { name: format!("{PREFIX}{}-{n}", std::process::id()) };
+        let ns = Namespace { name: format!("{PREFIX}{}-{n}", std::process::id()), lent: Vec::new() };
         ip(&["netns", "add", &ns.name]);
         // Neighbour discovery would put packets on the line that no test asked for. Without IPv6 there is nothing to do.
         let knobs = ["all", "default"].map(|which| format!("net.ipv6.conf.{which}.disable_ipv6=1"));
@@ -42,6 +45,17 @@ impl Namespace {
         }
         ip(&["-n", &ns.name, "link", "set", "lo", "up"]);
         ns
+    }
+
+    /// Moves an interface of the caller's namespace here; it goes back at the end.
+    ///
+    /// # Panics
+    /// If there is none of that name within some seconds: the kernel may still be giving it back.
+    pub fn lend(&mut self, dev: &str) {
+        let there = || Path::new("/sys/class/net").join(dev).exists();
+        assert!(wait_until(Duration::from_secs(20), there), "there is no interface {dev}");
+        ip(&["link", "set", "dev", dev, "netns", &self.name]);
+        self.lent.push(dev.into());
     }
 
     /// Its name, for `ip -n` and `ip netns exec`.
@@ -75,6 +89,11 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        for dev in &self.lent {
+            // One that is not here any more is back already; deleting the namespace would bring it back too, later.
+            let back = ["-n", &self.name, "link", "set", "dev", dev, "netns", &std::process::id().to_string()];
+            Cmd::new("ip").args(back).run();
+        }
         remove(&self.name);
     }
 }
@@ -146,7 +165,7 @@ impl Xdp {
     }
 }
 
-/// One end of a veth pair, in a namespace of its own.
+/// One end of a veth pair, or of another wire, in a namespace of its own.
 #[derive(Debug)]
 pub struct End {
     /// The namespace.
@@ -260,7 +279,38 @@ impl Veth {
     }
 }
 
-/// Two namespaces joined by a veth pair.
+/// The names of two interfaces with a wire between them, if the machine has such for tests: `NMX_NICS=eth0,eth1`.
+pub fn real_nics() -> Option<[&'static str; 2]> {
+    static NAMES: OnceLock<Option<String>> = OnceLock::new();
+    let (a, b) = NAMES.get_or_init(|| std::env::var("NMX_NICS").ok()).as_deref()?.split_once(',')?;
+    Some([a, b])
+}
+
+/// The MTU of [`wire`]: `NMX_MTU`, else 1500.
+pub fn wire_mtu() -> u32 {
+    std::env::var("NMX_MTU").ok().and_then(|v| v.parse().ok()).unwrap_or(1500)
+}
+
+/// Two namespaces joined by the two interfaces of `NMX_NICS`, or by a veth pair.
+///
+/// # Panics
+/// If that fails.
+pub fn wire() -> Pair {
+    let Some(names) = real_nics() else { return Veth::new().mtu(wire_mtu()).build() };
+    let [a, b] = names.map(|dev| {
+        let mut ns = Namespace::new();
+        ns.lend(dev);
+        End { ns, dev }
+    });
+    for end in [&a, &b] {
+        end.set(&["mtu", &wire_mtu().to_string(), "up"]);
+    }
+    let pair = Pair { a, b };
+    pair.wait_carrier();
+    pair
+}
+
+/// Two namespaces joined by a veth pair, or another wire.
 #[derive(Debug)]
 pub struct Pair {
     /// The end with `veth0`.
@@ -277,10 +327,15 @@ impl Pair {
         self.b.assert_no_xdp();
     }
 
-    fn wait_carrier(&self) {
+    /// Waits until both ends are up and have a carrier.
+    ///
+    /// # Panics
+    /// If that takes longer than a driver's link negotiation may.
+    #[track_caller]
+    pub fn wait_carrier(&self) {
         for end in [&self.a, &self.b] {
             let show = Cmd::new("ip").args(["-n", end.ns.name(), "-j", "link", "show", "dev", end.dev]);
-            let up = wait_until(Duration::from_secs(5), || show.clone().run().stdout.contains("\"operstate\":\"UP\""));
+            let up = wait_until(CARRIER_LIMIT, || show.clone().run().stdout.contains("\"operstate\":\"UP\""));
             assert!(up, "{} has no carrier", end.dev);
         }
     }

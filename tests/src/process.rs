@@ -16,9 +16,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(2);
 
-/// Polls `condition` until it holds or `limit` has passed; says whether it held.
+/// A bound on time for the machine at hand: `NMX_PATIENCE=4` makes it four times as long, for emulators.
+pub fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("NMX_PATIENCE").ok().and_then(|v| v.parse().ok());
+    limit * factor.unwrap_or(1)
+}
+
+/// Polls `condition` until it holds or `limit` has passed, [`patient`]ly; says whether it held.
 pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         if condition() {
             return true;

@@ -5,6 +5,7 @@
 
 mod health;
 mod mtu;
+mod sockets;
 
 use super::grant::{CarrierGrant, RingGrant};
 use super::host::HostSide;
@@ -429,6 +430,16 @@ impl NicPort {
         if self.queues.is_empty() {
             let _ = self.dev.refresh();
         }
+        let (mtu, fits) = (self.dev.mtu, self.mtu_that_fits());
+        let large = mtu > fits;
+        if self.mode == Mode::ZeroCopy && large && self.queues.is_empty() && self.forced().is_none() {
+            self.step_down(format_args!(
+                "MTU {mtu} is above {fits}, the most that its driver is trusted to receive without copying"
+            ));
+        }
+        let fresh = self.rings.kring(Dir::Rx, queue as u16, region).filter(sockets::is_fresh);
+        // Asked for without need, some kernels take room for it from every buffer, and 1500 bytes do not fit any more.
+        let mut several = self.mode != Mode::ZeroCopy || large;
         loop {
             if self.mode == Mode::ZeroCopy {
                 self.geometry = self.geometry.with(Chunks::Aligned);
@@ -439,18 +450,19 @@ impl NicPort {
                 rx_size: size_of_rings(self.slots(Dir::Rx)),
                 tx_size: size_of_rings(self.slots(Dir::Tx)),
                 mode: self.mode,
+                several,
             };
             // A socket that cannot be bound yet needs a registration of its own, as its sibling may be gone by then.
             let like = self.registration();
             let own = self.sibling(like);
             let brother = if self.dev.up { own.or_else(|| sibling(like)) } else { None };
-            // Whether the driver does without copies shows by a registration of its own.
+            // What another NIC's driver was asked for may not be what ours takes.
             let brother = if self.mode == Mode::ZeroCopy { own } else { brother };
             if self.late {
-                let socket = Socket::unbound(&region.umem(self.geometry), plan, true);
+                let socket = self.make_socket(plan, true, region, fresh.as_ref());
                 return self.adopt(queue, socket.map_err(|e| unbound(&self.dev, queue, e))?, false);
             }
-            match Socket::open(&region.umem(self.geometry), plan, brother.map(|b| b.socket)) {
+            match self.open_socket(plan, brother.map(|b| b.socket), region, fresh.as_ref()) {
                 Ok(socket) if self.queues.is_empty() && socket.bound() && (settings().late || !socket.mappable()) => {
                     // It was good for finding mode and geometry.
                     self.late = true;
@@ -468,22 +480,17 @@ impl NicPort {
                         ),
                     );
                     let socket = if !socket.bound() && brother.is_some() {
-                        Socket::open(&region.umem(self.geometry), plan, None).map_err(|e| self.refused(queue, e))?
+                        self.open_socket(plan, None, region, fresh.as_ref()).map_err(|e| self.refused(queue, e))?
                     } else {
                         socket
                     };
                     return self.adopt(queue, socket, brother.is_some_and(|b| b.multi_buffer));
                 }
+                // A registration of its own again: a refused one is not what it was.
+                Err(BindError::NotSupported(_)) if self.mode == Mode::ZeroCopy && several => several = false,
                 Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && self.forced().is_none() => {
-                    log(
-                        Level::Info,
-                        format_args!(
-                            "{}: native mode with copies, since the driver has no zero-copy AF_XDP ({})",
-                            self.dev.name, why.errno
-                        ),
-                    );
-                    self.mode = Mode::Native;
-                    self.geometry = self.geometry.with(chunks_of(&self.dev));
+                    self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
+                    several = true;
                 }
                 Err(BindError::NotSupported(why))
                     if self.geometry.chunks() == Chunks::Unaligned
@@ -561,7 +568,7 @@ impl NicPort {
             return Ok(());
         }
         let side = NicRx::map(queue.shared.clone(), plan).map_err(|e| internal(e.to_string()))?;
-        if kring.hwcur() == 0 && kring.hwtail() == 0 && kring.filled() == 0 && kring.spare() == 0 {
+        if sockets::is_fresh(&kring) {
             side.start(&kring).map_err(|e| internal(e.to_string()))?;
         }
         self.program.insert(u32::from(i), queue.socket.as_raw_fd()).map_err(|e| Failure::system(&e))?;
@@ -609,8 +616,18 @@ impl NicPort {
 
     /// Binds the socket of a queue whose client has mapped it, if it is not bound.
     fn bind(&mut self, i: u32) -> Result<(), BindError> {
+        let free = self.forced().is_none() && !self.queues.values().any(|q| q.socket.bound());
         let Some(queue) = self.queues.get_mut(&i).filter(|q| q.mapped && !q.socket.bound()) else { return Ok(()) };
-        queue.socket.bind(None)?;
+        match queue.socket.bind(None) {
+            // It was down when it was asked for, or the socket had to be mapped first. The geometry stays: clients know it.
+            Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && free => {
+                self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
+                self.geometry = self.geometry.with(Chunks::Aligned);
+                self.queues.values_mut().for_each(|q| q.socket.step_down());
+                return self.bind(i);
+            }
+            done => done?,
+        }
         self.multi_buffer |= queue.socket.multi_buffer();
         if queue.receiving {
             let _ = self.program.insert(i, queue.socket.as_raw_fd());

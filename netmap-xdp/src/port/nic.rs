@@ -369,9 +369,11 @@ impl NicRx {
         Ok(NicRx { arrived: Some(memory.object(at)?), ..self })
     }
 
-    /// Hands the buffers of a fresh ring's slots to the kernel.
+    /// Hands the buffers of a fresh ring's slots to the kernel; once more, if the socket that had them came to nothing.
     pub fn start(&self, k: &Kring) -> Result<(), QueueError> {
-        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == k.hwtail() && k.filled() == k.hwtail());
+        debug_assert!(k.dir() == Dir::Rx && k.hwcur() == 0 && k.hwtail() == 0);
+        k.state().filled.store(0, Relaxed);
+        k.set_spare(0);
         // The last one is taken first.
         for i in (0..k.num_slots()).rev() {
             k.add_spare(k.slot(i).buf_idx.load(Relaxed));

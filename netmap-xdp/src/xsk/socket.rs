@@ -59,6 +59,9 @@ pub struct SocketPlan {
     pub tx_size: u32,
     /// How the driver is used.
     pub mode: Mode,
+    /// Whether to ask for frames of several buffers. A refusal stays with the registration, so without copying one socket
+    /// asks once; with copies nothing comes of it, and the socket asks again without.
+    pub several: bool,
 }
 
 /// Why a socket is not bound.
@@ -99,16 +102,6 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Makes and binds a socket. `sibling` is a bound socket of the same UMEM, if there is one. An interface that is down
-    /// yields an unbound socket, whose rings can be mapped already; see [`Socket::bind`].
-    pub fn open(umem: &Umem, plan: SocketPlan, sibling: Option<RawFd>) -> Result<Socket, BindError> {
-        let mut socket = Socket::unbound(umem, plan, sibling.is_none())?;
-        match socket.bind(sibling) {
-            Ok(()) | Err(BindError::Down) => Ok(socket),
-            Err(e) => Err(e),
-        }
-    }
-
     /// Makes a socket that is yet to be bound; with a registration of its own it can be in an XSKMAP before.
     pub fn unbound(umem: &Umem, plan: SocketPlan, register: bool) -> Result<Socket, BindError> {
         let fd = xdp::socket()?;
@@ -148,12 +141,13 @@ impl Socket {
         !matches!(Fill::map(self, Which::Fill, self.plan.rx_size), Err(QueueError::Taken))
     }
 
-    /// Binds a socket that is not bound yet; on one that is, nothing happens.
+    /// Binds a socket that is not bound yet; on one that is, nothing happens. `sibling` is a bound socket of the same UMEM, if
+    /// there is one.
     pub fn bind(&mut self, sibling: Option<RawFd>) -> Result<(), BindError> {
         if self.bound {
             return Ok(());
         }
-        let ladder = bind_flags(self.plan.mode, sibling.is_some(), settings().polling.always == Some(true));
+        let ladder = bind_flags(self.plan, sibling.is_some(), settings().polling.always == Some(true));
         let mut waited = Duration::ZERO;
         let mut step = 0;
         loop {
@@ -178,6 +172,11 @@ impl Socket {
                 _ => return Err(BindError::Other(refused)),
             }
         }
+    }
+
+    /// Lets a socket that is not bound yet be bound with copies.
+    pub fn step_down(&mut self) {
+        self.plan = SocketPlan { mode: Mode::Native, several: true, ..self.plan };
     }
 
     /// Whether it is bound.
@@ -217,30 +216,49 @@ impl AsRawFd for Socket {
 const XDP_USE_SG: u16 = 1 << 4;
 
 /// Flags to bind with, best first. `always`: the driver need not say when it waits to be told.
-fn bind_flags(mode: Mode, sibling: bool, always: bool) -> Vec<u16> {
+fn bind_flags(plan: SocketPlan, sibling: bool, always: bool) -> Vec<u16> {
     if sibling {
         // Exactly this one: mode, wakeup and fragments are the sibling's.
         return vec![libc::XDP_SHARED_UMEM];
     }
-    let mode = match mode {
+    let mode = match plan.mode {
         Mode::ZeroCopy => libc::XDP_ZEROCOPY,
         Mode::Native | Mode::Generic => libc::XDP_COPY,
     };
     let own = if always { mode } else { mode | libc::XDP_USE_NEED_WAKEUP };
-    if settings().whole_frames { vec![own] } else { vec![own | XDP_USE_SG, own] }
+    match plan.mode {
+        _ if !plan.several || settings().whole_frames => vec![own],
+        Mode::ZeroCopy => vec![own | XDP_USE_SG],
+        Mode::Native | Mode::Generic => vec![own | XDP_USE_SG, own],
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MODES: [Mode; 3] = [Mode::ZeroCopy, Mode::Native, Mode::Generic];
+
+    fn plan(mode: Mode, several: bool) -> SocketPlan {
+        SocketPlan { ifindex: 1, queue: 0, rx_size: 64, tx_size: 64, mode, several }
+    }
+
     #[test]
     fn a_socket_asks_for_wakeups_unless_the_driver_is_always_told() {
-        for mode in [Mode::ZeroCopy, Mode::Native, Mode::Generic] {
-            let wakes = |always| bind_flags(mode, false, always).iter().all(|f| f & libc::XDP_USE_NEED_WAKEUP != 0);
+        for plan in MODES.map(|mode| plan(mode, true)) {
+            let wakes = |always| bind_flags(plan, false, always).iter().all(|f| f & libc::XDP_USE_NEED_WAKEUP != 0);
             assert!(wakes(false) && !wakes(true));
-            assert!(bind_flags(mode, false, true).iter().all(|f| f & (libc::XDP_COPY | libc::XDP_ZEROCOPY) != 0));
-            assert_eq!(bind_flags(mode, true, true), [libc::XDP_SHARED_UMEM]);
+            assert!(bind_flags(plan, false, true).iter().all(|f| f & (libc::XDP_COPY | libc::XDP_ZEROCOPY) != 0));
+            assert_eq!(bind_flags(plan, true, true), [libc::XDP_SHARED_UMEM]);
         }
+    }
+
+    #[test]
+    fn chains_are_asked_for_where_they_are_wanted_and_again_without_where_a_refusal_costs_nothing() {
+        let asked =
+            |mode, several| bind_flags(plan(mode, several), false, false).iter().map(|f| f & XDP_USE_SG != 0).collect();
+        let answers: [Vec<bool>; 3] = MODES.map(|mode| asked(mode, true));
+        assert_eq!(answers, [vec![true], vec![true, false], vec![true, false]]);
+        assert_eq!(MODES.map(|mode| asked(mode, false)), [(); 3].map(|()| vec![false]));
     }
 }

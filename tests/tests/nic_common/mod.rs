@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use netmap_xdp::api::{Interest, Port};
-use netmap_xdp_tests::{Cmd, End, Finished, Pair, Veth, c_program, compile_c, wait_until, workspace};
+use netmap_xdp_tests::{Cmd, End, Finished, Pair, Veth, c_program, compile_c, patient, wait_until, workspace};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ pub fn take(port: &mut Port, i: usize) -> Vec<Vec<u8>> {
 /// the other. At most [`WINDOW`] are under way.
 #[track_caller]
 pub fn carry(from: &mut Port, tx: usize, to: &mut Port, rx: usize, frames: &[Vec<u8>]) {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + patient(SOON);
     let (mut sent, mut got) = (0, 0);
     while got < frames.len() {
         assert!(

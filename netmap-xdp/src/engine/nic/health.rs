@@ -12,7 +12,6 @@ use crate::engine::region::Region;
 use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Offloads};
 use crate::sys::{Fd, Guarded, Level, Mode, log};
-use crate::xsk::mtu_that_fits;
 use std::sync::Arc;
 
 /// Switches off what would make received frames differ from those on the wire, until the port goes.
@@ -106,7 +105,7 @@ impl NicPort {
             _ => {}
         }
         if now.mtu != before.mtu {
-            let fits = mtu_that_fits(self.geometry);
+            let fits = self.mtu_that_fits();
             self.say(if now.mtu <= fits {
                 format!("has an MTU of {} now", now.mtu)
             } else if self.multi_buffer {

@@ -4,14 +4,21 @@
 use super::NicPort;
 use crate::ctl::{Failure, Selection};
 use crate::port::nic::MAX_CHAIN;
-use crate::sys::{Level, NIC_BUF_SIZES, log, settings};
-use crate::xsk::{Geometry, HEADERS, mtu_that_fits};
+use crate::sys::{Level, Mode, NIC_BUF_SIZES, log, settings};
+use crate::xsk::{Chunks, Geometry, HEADERS};
+
+/// Drivers whose cards are told the size of buffers in steps of 1024 bytes: of the 1792 that an aligned buffer of 2048 has they
+/// use 1024 and cut what is longer, which comes as several frames (`igb_setup_srrctl`, `igc_configure_rx_ring`).
+const COARSE: [&str; 2] = ["igb", "igc"];
+const COARSE_STEP: u32 = 1024;
 
 /// What is asked about.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     mtu: u32,
     geometry: Geometry,
+    /// What of a buffer the card uses is a multiple of this.
+    step: u32,
     /// Whether frames of several buffers can be had; why not, if not.
     chains: Result<(), &'static str>,
     /// Slots of the receive rings, if any are bound.
@@ -27,10 +34,16 @@ struct Misfit {
 }
 
 impl Asked {
+    /// What one buffer receives.
+    fn one(&self) -> u32 {
+        let limit = self.geometry.rx_limit();
+        limit - limit % self.step
+    }
+
     /// How many buffers a received frame takes at most; whether the rings have them.
     fn received(&self) -> Result<u32, Misfit> {
-        let (one, size) = (self.geometry.rx_limit(), self.geometry.stride());
-        let (frame, fits) = (self.mtu + HEADERS, mtu_that_fits(self.geometry));
+        let (one, size) = (self.one(), self.geometry.stride());
+        let (frame, fits) = (self.mtu + HEADERS, one - HEADERS);
         let pieces = frame.div_ceil(one);
         let Some(slots) = self.receives.filter(|_| pieces > 1) else { return Ok(pieces) };
         if let Err(why) = self.chains {
@@ -68,6 +81,20 @@ impl Asked {
 }
 
 impl NicPort {
+    /// In which steps its card is told the size of buffers, as it is driven now.
+    fn step(&self) -> u32 {
+        let coarse = self.mode == Mode::ZeroCopy && self.dev.driver.as_deref().is_some_and(|d| COARSE.contains(&d));
+        if coarse { COARSE_STEP } else { 1 }
+    }
+
+    /// The largest MTU whose frames are received in one buffer.
+    pub(super) fn mtu_that_fits(&self) -> u32 {
+        let zero_copy = self.mode == Mode::ZeroCopy;
+        let geometry = if zero_copy { self.geometry.with(Chunks::Aligned) } else { self.geometry };
+        let limit = geometry.rx_limit();
+        limit - limit % self.step() - HEADERS
+    }
+
     /// Refuses receive rings that frames of the interface's MTU do not fit into: the kernel would drop them. What a program
     /// sends is its own choice, and counted if it is too long, so that transmit rings get a line.
     pub(super) fn check_mtu(&self, selection: &Selection) -> Result<(), Failure> {
@@ -81,12 +108,18 @@ impl NicPort {
             false => Err("this kernel, or the driver, has no chains of them (Linux 6.6)"),
         };
         let (name, mtu) = (&self.dev.name, self.dev.mtu);
-        let asked = Asked { mtu, geometry: self.geometry, chains, receives: (!nic.rx.is_empty()).then_some(rx) };
+        let asked = Asked {
+            mtu,
+            geometry: self.geometry,
+            step: self.step(),
+            chains,
+            receives: (!nic.rx.is_empty()).then_some(rx),
+        };
         let pieces = asked
             .received()
             .map_err(|Misfit { why, fits }| Failure::mtu_too_large(name, mtu, &why, fits, &asked.cures()))?;
         if pieces > 1 && asked.receives.is_some() {
-            let one = self.geometry.rx_limit();
+            let one = asked.one();
             log(
                 Level::Info,
                 format_args!(
@@ -111,11 +144,10 @@ impl NicPort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xsk::Chunks;
 
     fn asked(mtu: u32, size: u32, slots: u32) -> Asked {
         let geometry = Geometry::new(Chunks::Unaligned, size).unwrap();
-        Asked { mtu, geometry, chains: Ok(()), receives: Some(slots) }
+        Asked { mtu, geometry, step: 1, chains: Ok(()), receives: Some(slots) }
     }
 
     fn alone(mtu: u32, size: u32) -> Asked {
@@ -133,6 +165,16 @@ mod tests {
         assert_eq!(fits, 2030);
         assert!(["9018", "2048", "no chains"].iter().all(|word| why.contains(word)), "{why}");
         assert_eq!(alone(9000, 4096).received().unwrap_err().fits, 3822);
+    }
+
+    #[test]
+    fn a_card_that_is_told_in_steps_fills_no_more_than_whole_ones() {
+        for (size, fits) in [(2048, 1024 - 18), (4096, 3072 - 18)] {
+            let geometry = Geometry::new(Chunks::Aligned, size).unwrap();
+            let card = |mtu| Asked { geometry, step: COARSE_STEP, ..alone(mtu, size) };
+            assert_eq!(card(fits).received(), Ok(1));
+            assert_eq!(card(fits + 1).received().unwrap_err().fits, fits);
+        }
     }
 
     #[test]
