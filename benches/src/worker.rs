@@ -4,7 +4,7 @@
 use crate::bare;
 use crate::machine::{cpu_time, now, pin};
 use clap::{Args, ValueEnum};
-use netmap_xdp::api::{Builder, Error, Interest, Port, wait_many};
+use netmap_xdp::api::{Builder, Error, Interest, Port};
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -199,13 +199,10 @@ fn forward(from: &str, to: &str, meter: &mut Meter) -> Result<String, Error> {
         meter.packets += u64::from(n);
         if n > 0 {
             b.sync_tx()?;
+        } else if waiting == 0 {
+            a.wait(Interest::READ, Some(Duration::from_millis(1)))?;
         } else {
-            let (in_a, in_b) = if waiting == 0 {
-                (Interest::READ, Interest::default())
-            } else {
-                (Interest::default(), Interest::WRITE)
-            };
-            wait_many(&mut [(&mut a, in_a), (&mut b, in_b)], Some(Duration::from_millis(1)))?;
+            b.wait(Interest::WRITE, Some(Duration::from_millis(1)))?;
         }
     }
     Ok(a.mode())

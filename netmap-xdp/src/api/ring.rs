@@ -13,6 +13,9 @@ use crate::sync::Ordering::*;
 /// What both kinds of guard have.
 struct Guard<'a> {
     ring: &'a Kring,
+    // Both are the ring's: here the compiler sees that they stay as they are.
+    slots: &'a [SlotView],
+    n: u32,
     head: u32,
     tail: u32,
     /// `cur` is to be `tail`: wake me when there is more.
@@ -26,12 +29,12 @@ impl<'a> Guard<'a> {
         // them. A cursor outside the ring was scribbled by somebody; the next sync reinitialises the ring.
         let (head, tail) = (ring.ring().head.load(Relaxed), ring.ring().tail.load(Acquire));
         let (head, tail) = if head < n && tail < n { (head, tail) } else { (0, 0) };
-        Guard { ring, head, tail, beyond: false }
+        Guard { ring, slots: ring.slots(), n, head, tail, beyond: false }
     }
 
     #[inline]
     fn left(&self) -> u32 {
-        distance(self.head, self.tail, self.ring.num_slots())
+        distance(self.head, self.tail, self.n)
     }
 
     #[inline]
@@ -40,15 +43,15 @@ impl<'a> Guard<'a> {
             return None;
         }
         let i = self.head + n;
-        let i = if i >= self.ring.num_slots() { i - self.ring.num_slots() } else { i };
-        Some(Slot { view: self.ring.slot(i), ring: self.ring })
+        let i = if i >= self.n { i - self.n } else { i };
+        Some(Slot { view: self.slots.get(i as usize)?, ring: self.ring })
     }
 
     #[inline]
     fn step(&mut self, n: u32) {
         let n = n.min(self.left());
         let to = self.head + n;
-        self.head = if to >= self.ring.num_slots() { to - self.ring.num_slots() } else { to };
+        self.head = if to >= self.n { to - self.n } else { to };
     }
 }
 
@@ -72,7 +75,7 @@ impl<'a> TxRing<'a> {
 
     /// Slots in the ring.
     pub fn num_slots(&self) -> u32 {
-        self.0.ring.num_slots()
+        self.0.n
     }
 
     /// Free slots.
@@ -130,7 +133,7 @@ impl<'a> RxRing<'a> {
 
     /// Slots in the ring.
     pub fn num_slots(&self) -> u32 {
-        self.0.ring.num_slots()
+        self.0.n
     }
 
     /// Packets, or fragments of packets, that wait.

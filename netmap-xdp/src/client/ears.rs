@@ -9,8 +9,8 @@ use super::binding::{Bound, WANT_RX, WANT_TX};
 use super::{host, remote};
 use crate::port::PortRing;
 use crate::ring::Dir;
-use crate::sync::Ordering::*;
-use crate::sys::{EdgeSet, generation};
+use crate::sync::{AtomicU64, Ordering::*};
+use crate::sys::{EdgeSet, generation, monotonic};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 const REKICK: Duration = Duration::from_millis(1);
 /// A sleeper looks after its rings this often, whatever the edges say: an interface may have vanished.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// The same for one that waits for completions.
+/// The same for one that waits for completions; and no more often than this, however often its sleeps run out.
 const LOOK_AFTER_TX: Duration = Duration::from_millis(20);
 
 /// The edges that one sleeper watches.
@@ -34,7 +34,11 @@ pub(super) struct Ears {
 
 /// Ears that nobody wears: the last to be put down is the first to be taken, so that one thread has the same ones always.
 #[derive(Default)]
-pub(super) struct Rack(Mutex<Vec<Ears>>);
+pub(super) struct Rack {
+    ears: Mutex<Vec<Ears>>,
+    /// When somebody looked after the rings, nanoseconds.
+    looked: AtomicU64,
+}
 
 impl Rack {
     /// Takes a pair.
@@ -53,9 +57,20 @@ impl Rack {
         }
     }
 
+    /// Whether it is time to look after the rings. Each look costs a call for each of them, and programs that sleep for a
+    /// millisecond at a time would make these more often than calls of their own.
+    fn due(&self) -> bool {
+        let now = monotonic().as_nanos() as u64;
+        let due = now.saturating_sub(self.looked.load(Relaxed)) >= LOOK_AFTER_TX.as_nanos() as u64;
+        if due {
+            self.looked.store(now, Relaxed);
+        }
+        due
+    }
+
     /// Not waited for: whoever has it may not be there any more, in a forked child.
     fn free(&self) -> Option<MutexGuard<'_, Vec<Ears>>> {
-        match self.0.try_lock() {
+        match self.ears.try_lock() {
             Ok(free) => Some(free),
             Err(TryLockError::Poisoned(free)) => Some(free.into_inner()),
             Err(TryLockError::WouldBlock) => None,
@@ -109,6 +124,11 @@ impl Bound {
         tx.chain(rx)
     }
 
+    /// Whether there are any.
+    pub(super) fn awaits(&self, events: i16) -> bool {
+        self.awaited(events).next().is_some()
+    }
+
     fn all_rings(&self) -> impl Iterator<Item = &PortRing> {
         self.rings(Dir::Tx).iter().chain(self.rings(Dir::Rx))
     }
@@ -146,7 +166,8 @@ impl Bound {
         signals.map(|(fd, events)| libc::pollfd { fd, events: events as i16, revents: 0 })
     }
 
-    /// How long a sleeper may go without looking after the rings itself. `deaf`: it has nothing to watch.
+    /// How long a sleeper may go without looking after the rings itself. `deaf`: it has nothing to watch for
+    /// what it awaits.
     pub(super) fn patience(&self, events: i16, deaf: bool) -> Duration {
         let mut most = LOOK_AFTER;
         for ring in self.all_rings() {
@@ -164,9 +185,12 @@ impl Bound {
         if completions { most.min(LOOK_AFTER_TX) } else { most }
     }
 
-    /// Done when patience ran out: interfaces that were down may have come up, others may have vanished, or netmapd with a
-    /// packet in its hands.
+    /// Done when patience ran out, unless it was done a moment ago: interfaces that were down may have come up, others may have
+    /// vanished, or netmapd with a packet in its hands.
     pub(super) fn look_after(&self) {
+        if !self.rack.due() {
+            return;
+        }
         let orphaned = self.orphaned();
         for ring in self.all_rings() {
             if orphaned {

@@ -220,7 +220,8 @@ fn sleep<B: Deref<Target = Binding>>(
     for (bound, events, ears) in &mut worn {
         let level = bound.level(*events);
         let edges = ears.open(bound, *events, level);
-        patience = patience.min(bound.patience(*events, !level && edges.iter().all(Option::is_none)));
+        let deaf = bound.awaits(*events) && !level && edges.iter().all(Option::is_none);
+        patience = patience.min(bound.patience(*events, deaf));
         sets.extend(edges.into_iter().flatten());
         if level {
             watched.extend(bound.rx_signals());

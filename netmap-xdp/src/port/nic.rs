@@ -81,15 +81,11 @@ impl NicTx {
     /// Takes completions and lets `hwtail` follow.
     #[inline]
     fn reclaim(&self, k: &Kring) {
-        let mut at = next_slot(k.hwtail(), k.num_slots());
-        let done = self.completion.consume(|addr| {
-            // An address that no slot waits for is the first part of a buffer that took two descriptors.
-            if let Some(next) = k.complete_tx(at, Geometry::key(addr)) {
-                at = next;
-            }
-        });
+        let mut returns = k.returns();
+        // An address that no slot waits for is the first part of a buffer that took two descriptors.
+        let done = self.completion.consume(|addr| returns.take(Geometry::key(addr)));
         if !matches!(done, Ok(0)) {
-            k.advance_tx_tail();
+            returns.finish();
         }
     }
 
@@ -106,6 +102,14 @@ impl NicTx {
         let geometry = self.plan.geometry;
         let plain = geometry.chunks() == Chunks::Unaligned && !k.has_offsets();
         while i != head {
+            if plain {
+                let from = i;
+                (i, bytes) = self.submit_plain(k, &mut batch, i, head, bytes);
+                packets += u64::from(distance(from, i, n));
+                if i == head {
+                    break;
+                }
+            }
             let slot = k.slot(i);
             let flags = slot.flags.load(Relaxed);
             if flags & NS_MOREFRAG != 0 {
@@ -128,15 +132,9 @@ impl NicTx {
                 break;
             }
             let idx = slot.buf_idx.load(Relaxed);
-            let offset = if plain { 0 } else { k.offset(slot) };
+            let offset = k.offset(slot);
             let len = u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset);
-            let planned = if plain && k.is_buffer(idx) && len >= MIN_FRAME {
-                // What nearly every frame is: one descriptor, all of it known here.
-                Ok(geometry.whole(idx, len, false))
-            } else {
-                self.plan_frame(k, idx, offset, len)
-            };
-            match planned {
+            match self.plan_frame(k, idx, offset, len) {
                 Ok(plan) => {
                     batch.push(plan.first);
                     plan.second.into_iter().for_each(|d| batch.push(d));
@@ -168,6 +166,33 @@ impl NicTx {
             k.advance_tx_tail();
         }
         result
+    }
+
+    /// What nearly every frame is, one slot and one descriptor, of slots from `i` on: up to the first one that is something
+    /// else, or for which there is no room. Returns that, and `bytes` with theirs. No offsets, chunks unaligned.
+    #[inline]
+    fn submit_plain(&self, k: &Kring, batch: &mut TxBatch<'_>, i: u32, head: u32, bytes: u64) -> (u32, u64) {
+        // All in registers: after each of the loads and stores here the compiler would look at fields again.
+        let (slots, held, n) = (k.slots(), k.all_held(), k.num_slots());
+        let (geometry, most, buffers) = (self.plan.geometry, k.buf_size(), k.packets().usable());
+        let (mut i, mut bytes) = (i, bytes);
+        batch.push_whole(|| {
+            let (slot, cell) = (slots.get(i as usize)?, held.get(i as usize)?);
+            let (idx, flags) = (slot.buf_idx.load(Relaxed), slot.flags.load(Relaxed));
+            let len = u32::from(slot.len.load(Relaxed)).min(most);
+            if i == head || flags & (NS_MOREFRAG | NS_REPORT) != 0 || !buffers.has(idx) || len < MIN_FRAME {
+                return None;
+            }
+            if flags & NS_BUF_CHANGED != 0 {
+                slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+            }
+            let plan = geometry.whole(idx, len, false);
+            cell.store(plan.key, Relaxed);
+            bytes += u64::from(len);
+            i = next_slot(i, n);
+            Some((plan.first.addr, len))
+        });
+        (i, bytes)
     }
 
     /// The descriptors of a frame of one slot, or why there are none.
@@ -363,14 +388,14 @@ impl NicRx {
         if from == head {
             return Ok(());
         }
-        let (slots, mut count) = (k.slots(), k.spare());
+        let (slots, mut count, buffers) = (k.slots(), k.spare(), k.packets().usable());
         let parts = if from < head { [slots.get(from..head), None] } else { [slots.get(from..), slots.get(..head)] };
         let mut room = k.spares().get(count as usize..).unwrap_or_default().iter();
         let mut result = Ok(());
         for part in parts {
             for slot in part.unwrap_or_default() {
                 let idx = slot.buf_idx.load(Relaxed);
-                if k.is_buffer(idx)
+                if buffers.has(idx)
                     && let Some(cell) = room.next()
                 {
                     cell.store(idx, Relaxed);
@@ -400,11 +425,12 @@ impl NicRx {
         }
         // Those on top.
         let mut spares = k.spares().get((have - want) as usize..have as usize).unwrap_or_default().iter().rev();
+        let (held, geometry) = (k.all_held(), self.plan.geometry);
         let next = || {
-            let idx = spares.next()?.load(Relaxed);
-            k.held(at.get()).store(idx, Relaxed);
+            let (cell, idx) = (held.get(at.get() as usize)?, spares.next()?.load(Relaxed));
+            cell.store(idx, Relaxed);
             at.set(next_slot(at.get(), n));
-            Some(self.plan.geometry.fill(idx))
+            Some(geometry.fill(idx))
         };
         let posted = self.fill.produce_by(next, |to, publish| k.hand_over(to, at.get(), publish))?;
         // What the kernel has, or what it may have, is not spare: in this order again.
@@ -448,35 +474,30 @@ impl NicRx {
     /// The same, up to a frame that cannot be received, whose buffer goes to `bounced`.
     #[inline]
     fn receive_until(&self, k: &Kring, bounced: &Cell<Option<u32>>) -> Result<(), BadSlot> {
-        let (n, stop) = (k.num_slots(), k.rx_stop());
+        let stop = k.rx_stop();
         let next = Cell::new(k.hwtail());
         let (mut packets, mut bytes) = (0, 0);
-        let take = |addr, len, more| {
+        // All in registers: after each of the loads and stores here the compiler would look at fields again.
+        let (slots, all_held, n) = (k.slots(), k.all_held(), k.num_slots());
+        let (geometry, most, buffers, plain) =
+            (self.plan.geometry, k.buf_size(), k.packets().usable(), !k.has_offsets());
+        let take = |addr, len, more: bool| {
             let at = next.get();
-            if at == stop || bounced.get().is_some() {
+            let (Some(slot), Some(cell)) = (slots.get(at as usize), all_held.get(at as usize)) else { return false };
+            if at == stop {
                 return false;
             }
             // The kernel returns buffers in the order it got them, or nearly so: what comes is known by what is expected.
-            let held = k.held(at).load(Relaxed);
-            let expected = addr == self.plan.geometry.arrival(held);
-            let (idx, shift) = if expected { (held, 0) } else { self.unexpected(addr) };
-            if !k.is_buffer(idx) || len > k.buf_size() || !(expected || k.take_rx(at, idx)) {
-                k.dropped(Drop::Foreign);
-                return true;
-            }
-            k.held(at).store(NO_BUFFER, Relaxed);
-            let slot = k.slot(at);
-            let offset = k.offset(slot);
-            if offset + len > k.buf_size() {
-                // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
-                k.held(at).store(idx, Relaxed);
-                k.dropped(Drop::TooLong);
-                bounced.set(Some(idx));
-                return true;
-            }
-            if shift != i64::from(offset) {
-                place(k, idx, shift, offset, len);
-            }
+            let held = cell.load(Relaxed);
+            let idx = if plain && addr == geometry.arrival(held) && buffers.has(held) && len <= most {
+                cell.store(NO_BUFFER, Relaxed);
+                held
+            } else {
+                match self.receive_other(k, at, addr, len, bounced) {
+                    Ok(idx) => idx,
+                    Err(done) => return done,
+                }
+            };
             let mut flags = if more { NS_MOREFRAG } else { 0 };
             if slot.buf_idx.load(Relaxed) != idx {
                 slot.buf_idx.store(idx, Relaxed);
@@ -494,6 +515,34 @@ impl NicRx {
             k.count(packets, bytes);
         }
         taken.map(drop).map_err(|_| BadSlot)
+    }
+    /// A frame for slot `at` that is not simply the expected buffer, or a ring with offsets: the buffer, or whether its
+    /// descriptor is done with.
+    #[inline(never)]
+    fn receive_other(&self, k: &Kring, at: u32, addr: u64, len: u32, bounced: &Cell<Option<u32>>) -> Result<u32, bool> {
+        if bounced.get().is_some() {
+            return Err(false);
+        }
+        let held = k.held(at).load(Relaxed);
+        let expected = addr == self.plan.geometry.arrival(held);
+        let (idx, shift) = if expected { (held, 0) } else { self.unexpected(addr) };
+        if !k.is_buffer(idx) || len > k.buf_size() || !(expected || k.take_rx(at, idx)) {
+            k.dropped(Drop::Foreign);
+            return Err(true);
+        }
+        k.held(at).store(NO_BUFFER, Relaxed);
+        let offset = k.offset(k.slot(at));
+        if offset + len > k.buf_size() {
+            // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
+            k.held(at).store(idx, Relaxed);
+            k.dropped(Drop::TooLong);
+            bounced.set(Some(idx));
+            return Err(true);
+        }
+        if shift != i64::from(offset) {
+            place(k, idx, shift, offset, len);
+        }
+        Ok(idx)
     }
 }
 

@@ -127,6 +127,37 @@ impl std::ops::Drop for LockGuard<'_> {
     }
 }
 
+/// What comes back of a transmit ring: see [`Kring::returns`]. Knows by heart what the ring would be asked for with each slot.
+pub struct Returns<'a> {
+    k: &'a Kring,
+    held: &'a [AtomicU32],
+    slots: u32,
+    end: u32,
+    /// The oldest slot that waits; those before it came back.
+    at: u32,
+}
+
+impl Returns<'_> {
+    /// Marks the slot that sent `what` as done; the oldest one where several did. Completions in order cost one step each; an
+    /// unknown one is nothing.
+    #[inline]
+    pub fn take(&mut self, what: u32) {
+        match self.held.get(self.at as usize) {
+            Some(cell) if self.at != self.end && cell.load(Relaxed) == what => {
+                cell.store(NO_BUFFER, Relaxed);
+                self.at = next_slot(self.at, self.slots);
+            }
+            _ => self.k.complete_tx_out_of_order(what),
+        }
+    }
+
+    /// Lets `tail` follow.
+    #[inline]
+    pub fn finish(self) {
+        self.k.advance_tx_tail_from(prev_slot(self.at, self.slots));
+    }
+}
+
 impl Kring {
     /// Attaches to a ring that was laid out earlier.
     pub fn attach(
@@ -513,8 +544,13 @@ impl Kring {
     /// Transmit: lets `tail` follow over the slots that came back.
     #[inline]
     pub fn advance_tx_tail(&self) {
+        self.advance_tx_tail_from(self.hwtail());
+    }
+
+    /// The same where it is known of the slots up to `tail` that they came back.
+    #[inline]
+    fn advance_tx_tail_from(&self, mut tail: u32) {
         let (n, hwcur) = (self.place.slots, self.hwcur());
-        let mut tail = self.hwtail();
         loop {
             let i = next_slot(tail, n);
             if i == hwcur || self.held(i).load(Relaxed) != NO_BUFFER {
@@ -525,30 +561,24 @@ impl Kring {
         self.set_hwtail(tail);
     }
 
-    /// Transmit: marks the slot that sent `what` as done; the oldest one where several did. `from` is where the search
-    /// starts, and the place after the match comes back: completions in order cost one step each.
+    /// Transmit: takes what comes back, slot by slot from the oldest one on.
     #[inline]
-    pub fn complete_tx(&self, from: u32, what: u32) -> Option<u32> {
-        let (n, hwcur) = (self.place.slots, self.hwcur());
-        if from != hwcur && self.held(from).load(Relaxed) == what {
-            self.held(from).store(NO_BUFFER, Relaxed);
-            return Some(next_slot(from, n));
-        }
-        self.complete_tx_out_of_order(what).map(|_| from)
+    pub fn returns(&self) -> Returns<'_> {
+        let slots = self.place.slots;
+        Returns { k: self, held: &self.held, slots, end: self.hwcur(), at: next_slot(self.hwtail(), slots) }
     }
 
     #[cold]
-    fn complete_tx_out_of_order(&self, what: u32) -> Option<()> {
+    fn complete_tx_out_of_order(&self, what: u32) {
         let (n, hwcur) = (self.place.slots, self.hwcur());
         let mut i = next_slot(self.hwtail(), n);
         while i != hwcur {
             if self.held(i).load(Relaxed) == what {
                 self.held(i).store(NO_BUFFER, Relaxed);
-                return Some(());
+                return;
             }
             i = next_slot(i, n);
         }
-        None
     }
 
     /// Receive: takes buffer `idx`, which the kernel returned, for slot `at`, the next to be filled. The kernel returns

@@ -14,12 +14,24 @@ const LINES_BELOW: u16 = 1024;
 /// All buffers of a region; keeps its mapping alive. Their bytes are written by others at any time: what is copied may be a
 /// mixture of old and new, as a network card would leave it.
 pub struct Packets {
-    /// Where number 0 lies, and how many may be given out, from number [`NETMAP_FIRST_BUF`] on.
+    /// Where number 0 lies.
     start: NonNull<u8>,
-    usable: u32,
+    usable: Usable,
     /// Bytes of one, whole lines.
     size: usize,
     _memory: Arc<Memory>,
+}
+
+/// How many buffers may be given out, from number [`NETMAP_FIRST_BUF`] on.
+#[derive(Clone, Copy, Debug)]
+pub struct Usable(u32);
+
+impl Usable {
+    /// Whether `idx` names one of them.
+    #[inline]
+    pub fn has(self, idx: u32) -> bool {
+        idx.wrapping_sub(NETMAP_FIRST_BUF) < self.0
+    }
 }
 
 // SAFETY: a place in a mapping that belongs to the process; it is read and written by copies alone.
@@ -36,7 +48,7 @@ impl Packets {
         // 64 bits hold the product of any two numbers of 32.
         let size = size as usize;
         let start = memory.locate::<u8>(offset, count as usize * size)?;
-        Ok(Packets { start, usable: count.saturating_sub(NETMAP_FIRST_BUF), size, _memory: memory.clone() })
+        Ok(Packets { start, usable: Usable(count.saturating_sub(NETMAP_FIRST_BUF)), size, _memory: memory.clone() })
     }
 
     /// Bytes of a buffer.
@@ -48,7 +60,13 @@ impl Packets {
     /// Whether `idx` names a buffer that may be given out.
     #[inline]
     pub fn has(&self, idx: u32) -> bool {
-        idx.wrapping_sub(NETMAP_FIRST_BUF) < self.usable
+        self.usable.has(idx)
+    }
+
+    /// Which ones may be given out, for a loop that asks of many.
+    #[inline]
+    pub fn usable(&self) -> Usable {
+        self.usable
     }
 
     /// Where a buffer lies.

@@ -175,10 +175,12 @@ impl Queue<AtomicU64> {
         by: impl FnOnce(u32, &dyn Fn()),
     ) -> Result<u32, QueueError> {
         let (at, room) = self.room()?;
+        // In registers: after each of these loads and stores the compiler would look at the fields again.
+        let (entries, mask): (&[_], _) = (&self.entries, self.mask);
         let mut n = 0;
         while n < room {
             let Some(addr) = next() else { break };
-            self.entries[at.ahead(n).at(self.mask)].store(addr, Relaxed);
+            entries[at.ahead(n).at(mask)].store(addr, Relaxed);
             n += 1;
         }
         if n > 0 {
@@ -191,8 +193,9 @@ impl Queue<AtomicU64> {
     #[inline]
     pub fn consume(&self, mut take: impl FnMut(u64)) -> Result<u32, QueueError> {
         let (at, n) = self.filled()?;
+        let (entries, mask): (&[_], _) = (&self.entries, self.mask);
         for i in 0..n {
-            take(self.entries[at.ahead(i).at(self.mask)].load(Relaxed));
+            take(entries[at.ahead(i).at(mask)].load(Relaxed));
         }
         if n > 0 {
             self.publish_consumer(at.ahead(n));
@@ -230,9 +233,10 @@ impl Rx {
     ) -> Result<u32, QueueError> {
         let q = &self.0;
         let (at, n) = q.filled()?;
+        let (entries, mask): (&[_], _) = (&q.entries, q.mask);
         let mut taken = 0;
         while taken < n {
-            let d = &q.entries[at.ahead(taken).at(q.mask)];
+            let d = &entries[at.ahead(taken).at(mask)];
             let more = d.options.load(Relaxed) & CONTINUED != 0;
             if !take(d.addr.load(Relaxed), d.len.load(Relaxed), more) {
                 break;
@@ -291,6 +295,22 @@ impl TxBatch<'_> {
         if !d.more {
             self.whole = self.n;
         }
+    }
+
+    /// Writes descriptors of whole frames, `(address, length)`, until `next` has no more or there is no room.
+    #[inline]
+    pub fn push_whole(&mut self, mut next: impl FnMut() -> Option<(u64, u32)>) {
+        let (entries, mask, at, room): (&[_], _, _, _) = (&self.q.entries, self.q.mask, self.at, self.room);
+        let mut n = self.n;
+        while n < room {
+            let Some((addr, len)) = next() else { break };
+            let entry: &Desc = &entries[at.ahead(n).at(mask)];
+            entry.addr.store(addr, Relaxed);
+            entry.len.store(len, Relaxed);
+            entry.options.store(0, Relaxed);
+            n += 1;
+        }
+        (self.n, self.whole) = (n, n);
     }
 
     /// Forgets the descriptors of a frame that was not finished.
