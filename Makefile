@@ -64,9 +64,10 @@ soak: deps ## the long tests: frames forwarded by the million, mishaps by the th
 bench: deps build ## measure, against a peer in the same run (as root); BENCH='nic --check', BENCH=--quick, ...
 	cargo run --release --locked -p netmap-xdp-benches -- $(BENCH)
 
-lint: ## formatting, warnings as errors, shell scripts, licences
+lint: ## formatting, warnings as errors, the fuzzers' lock file, shell scripts, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo fetch --quiet --locked --manifest-path tests/fuzz/engine/Cargo.toml
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); \
 	else echo "note: shellcheck is not installed, the shell scripts were not checked"; fi
 	@if command -v cargo-deny >/dev/null; then $(MAKE) deny; \
