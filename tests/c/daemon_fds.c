@@ -343,11 +343,11 @@ static void churn(int count)
             for (;;)
                 ioctl(fd, NIOCTXSYNC, NULL);
         }
+        close(ready[1]);
         CHECK(read(ready[0], &byte, 1) == 1);
         CHECK(kill(pid, SIGKILL) == 0);
         CHECK(ended(pid) == 128);
         close(ready[0]);
-        close(ready[1]);
     }
     printf("died=%d\n", count);
 }

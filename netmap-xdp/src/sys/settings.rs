@@ -30,8 +30,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind.
-pub const REBIND_WAIT: Duration = Duration::from_millis(500);
+/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind, and much longer on a machine whose
+/// processors are all busy: it waits for each of them to come by.
+pub const REBIND_WAIT: Duration = Duration::from_secs(2);
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.
 pub const DEFAULT_ENGINE: EngineChoice = EngineChoice::Auto;
