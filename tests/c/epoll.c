@@ -6,7 +6,6 @@
  */
 #include "nic_common.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -199,22 +198,6 @@ closing_takes_it_out_of_the_set_and_a_copy_keeps_it_there(void)
     CHECK(one(0, 1) == 0);
 }
 
-struct later {
-    int ms;
-    void (*act)(void);
-    pthread_t thread;
-};
-
-static void *
-run_later(void *arg)
-{
-    struct later *l = arg;
-
-    usleep((useconds_t)l->ms * 1000);
-    l->act();
-    return NULL;
-}
-
 static void
 send_later(void)
 {
@@ -230,7 +213,7 @@ add_later(void)
 static void
 sleepers_are_woken_by_packets_and_by_changes_of_the_set(void)
 {
-    struct later l = {.ms = 30, .act = send_later};
+    struct later l;
     double start;
     int i, fds[2];
 
@@ -239,8 +222,7 @@ sleepers_are_woken_by_packets_and_by_changes_of_the_set(void)
     CHECK(ctl(EPOLL_CTL_ADD, b.fd, EPOLLIN, 8) == 0);
     for (i = 0; i < 20; i++) {
         start = now();
-        l.ms = i;
-        CHECK(pthread_create(&l.thread, NULL, run_later, &l) == 0);
+        later(&l, i, send_later);
         CHECK(one(SOON, 8) == EPOLLIN);
         CHECK(now() - start < 0.4);
         pthread_join(l.thread, NULL);
@@ -249,9 +231,7 @@ sleepers_are_woken_by_packets_and_by_changes_of_the_set(void)
     CHECK(one(0, 8) == 0 && ctl(EPOLL_CTL_DEL, b.fd, 0, 0) == 0);
     put(10);
     start = now(); /* what is added while somebody sleeps counts at once */
-    l.ms = 50;
-    l.act = add_later;
-    CHECK(pthread_create(&l.thread, NULL, run_later, &l) == 0);
+    later(&l, 50, add_later);
     CHECK(one(SOON, 8) == EPOLLIN);
     CHECK(now() - start < 0.4);
     pthread_join(l.thread, NULL);
@@ -260,7 +240,7 @@ sleepers_are_woken_by_packets_and_by_changes_of_the_set(void)
     /* The same where the set held nothing of netmap's when the sleep began. */
     CHECK(pipe(fds) == 0 && ctl(EPOLL_CTL_ADD, fds[0], EPOLLIN, 1) == 0);
     start = now();
-    CHECK(pthread_create(&l.thread, NULL, run_later, &l) == 0);
+    later(&l, 50, add_later);
     CHECK(one(SOON, 8) == EPOLLIN);
     CHECK(now() - start < 0.4);
     pthread_join(l.thread, NULL);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,6 +241,31 @@ run_scenarios(const struct scenario *all, size_t count, int argc, char **argv)
     }
     printf("ok ran=%d\n", ran);
     return 0;
+}
+
+/* Something that another thread does in a while. */
+struct later {
+    int ms;
+    void (*act)(void);
+    pthread_t thread;
+};
+
+static inline void *
+run_later(void *arg)
+{
+    struct later *l = arg;
+
+    usleep((useconds_t)l->ms * 1000);
+    l->act();
+    return NULL;
+}
+
+static inline void
+later(struct later *l, int ms, void (*act)(void))
+{
+    l->ms = ms;
+    l->act = act;
+    CHECK(pthread_create(&l->thread, NULL, run_later, l) == 0);
 }
 
 #endif /* NIC_COMMON_H */

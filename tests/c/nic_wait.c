@@ -7,9 +7,10 @@
  */
 #include "nic_common.h"
 
-#include <pthread.h>
+#include <dirent.h>
 #include <signal.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define LEN 100
@@ -39,30 +40,6 @@ wait_child(pid_t child)
 
     CHECK(child > 0);
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-struct later {
-    int ms;
-    void (*act)(void);
-    pthread_t thread;
-};
-
-static void *
-run_later(void *arg)
-{
-    struct later *l = arg;
-
-    usleep((useconds_t)l->ms * 1000);
-    l->act();
-    return NULL;
-}
-
-static void
-later(struct later *l, int ms, void (*act)(void))
-{
-    l->ms = ms;
-    l->act = act;
-    CHECK(pthread_create(&l->thread, NULL, run_later, l) == 0);
 }
 
 static void
@@ -542,6 +519,51 @@ an_interface_changes_its_name(void)
     close_port(&b);
 }
 
+/* How many AF_XDP sockets lie in epoll sets of this process. */
+static int
+watched_sockets(void)
+{
+    DIR *dir = opendir("/proc/self/fdinfo");
+    struct dirent *entry;
+    char path[300], line[256];
+    int fd, domain, watched = 0;
+    socklen_t len;
+    FILE *f;
+
+    CHECK(dir != NULL);
+    while ((entry = readdir(dir)) != NULL) {
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%s", entry->d_name);
+        f = fopen(path, "r");
+        while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+            len = sizeof(domain);
+            if (sscanf(line, "tfd: %d", &fd) == 1 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0)
+                watched += domain == AF_XDP;
+        }
+        if (f != NULL)
+            fclose(f);
+    }
+    closedir(dir);
+    return watched;
+}
+
+/* Each would cost the kernel a callback for every packet that it receives, also while nobody sleeps. */
+static void
+a_receiver_that_slept_leaves_nothing_in_wait_queues(void)
+{
+    struct pollfd pfd;
+
+    open_both();
+    pfd.fd = b.fd;
+    pfd.events = POLLIN;
+    CHECK(poll(&pfd, 1, 20) == 0);
+    CHECK(watched_sockets() == 0);
+    transfer(&a, &b, 0, 20, LEN);
+    CHECK(poll(&pfd, 1, 20) == 0);
+    CHECK(watched_sockets() == 0);
+    close_port(&a);
+    close_port(&b);
+}
+
 #define SCENARIO(name) {#name, name}
 
 int
@@ -563,6 +585,7 @@ main(int argc, char **argv)
         SCENARIO(syncs_alone_notice_that_the_interface_is_gone),
         SCENARIO(an_interface_goes_down_and_up_again),
         SCENARIO(an_interface_changes_its_name),
+        SCENARIO(a_receiver_that_slept_leaves_nothing_in_wait_queues),
     };
 
     return run_scenarios(all, sizeof(all) / sizeof(all[0]), argc, argv);

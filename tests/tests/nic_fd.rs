@@ -58,4 +58,5 @@ scenarios! {
     syncs_alone_notice_that_the_interface_is_gone
     an_interface_goes_down_and_up_again
     an_interface_changes_its_name
+    a_receiver_that_slept_leaves_nothing_in_wait_queues
 }

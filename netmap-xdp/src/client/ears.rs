@@ -99,6 +99,10 @@ impl Ears {
         let bells = bound.rings(Dir::Tx).iter().chain(bound.rings(Dir::Rx)).filter_map(PortRing::bell);
         let (tx, rx) = (events & WANT_TX != 0, events & WANT_RX != 0 && !level);
         let any = events & (WANT_TX | WANT_RX) != 0 && bells.clone().next().is_some();
+        if level {
+            // From when that did not do: it would go on costing what `Bound::level` says.
+            self.rx = None;
+        }
         [
             tx.then(|| open(&mut self.tx, signals(Dir::Tx))).flatten(),
             rx.then(|| open(&mut self.rx, signals(Dir::Rx))).flatten(),

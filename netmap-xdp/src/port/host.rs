@@ -501,6 +501,9 @@ impl<C: Carrier> ForwardUp<C> {
     }
 }
 
+/// Everything else is as the inner carrier has it. A default here would hide its answer: a ring whose level counts would be
+/// watched by edges, which stay in the socket's wait queue and cost the kernel a callback for each packet.
+#[deny(clippy::missing_trait_methods)]
 impl<C: Carrier> Carrier for ForwardUp<C> {
     #[inline]
     fn sync(&self, k: &Kring) -> Result<(), BadSlot> {
@@ -512,6 +515,14 @@ impl<C: Carrier> Carrier for ForwardUp<C> {
 
     fn signal(&self) -> Option<(RawFd, i32)> {
         self.inner.signal()
+    }
+
+    fn bell(&self) -> bool {
+        self.inner.bell()
+    }
+
+    fn level(&self, k: &Kring) -> bool {
+        self.inner.level(k)
     }
 
     fn stalled(&self) -> bool {
@@ -530,12 +541,20 @@ impl<C: Carrier> Carrier for ForwardUp<C> {
         self.inner.socket()
     }
 
+    fn filled_by_peers(&self) -> bool {
+        self.inner.filled_by_peers()
+    }
+
     fn arm(&self, k: &Kring) -> bool {
         self.inner.arm(k)
     }
 
     fn repair(&self, k: &Kring) {
         self.inner.repair(k);
+    }
+
+    fn bury_engine(&self, k: &Kring, client: u32) {
+        self.inner.bury_engine(k, client);
     }
 
     fn probe(&self, k: &Kring) {
