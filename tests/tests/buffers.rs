@@ -179,15 +179,7 @@ fn swap_both_ways(x: &mut Port, y: &mut Port, stop: &AtomicBool) {
         assert!(!ready.iter().any(|r| r.error));
         for back in [false, true] {
             let (from, to) = if back { (&mut *y, &mut *x) } else { (&mut *x, &mut *y) };
-            let (mut rx, mut tx) = (from.rx(0), to.tx(0));
-            let n = rx.available().min(tx.space());
-            for i in 0..n {
-                rx.slot(i).unwrap().swap_into(&tx.slot(i).unwrap()).unwrap();
-            }
-            rx.release(n);
-            tx.advance(n);
-            drop((rx, tx));
-            to.sync_tx().unwrap();
+            swap_on(from, to);
         }
     }
 }

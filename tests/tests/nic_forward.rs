@@ -67,15 +67,7 @@ fn forward(from: &mut Port, to: &mut Port, stop: &AtomicBool) -> [Vec<DropReason
     while !stop.load(Relaxed) {
         let ready = wait_many(&mut [(from, Interest::READ), (to, Interest::default())], Some(SECOND / 20));
         assert!(!ready.unwrap().iter().any(|r| r.error));
-        let (mut rx, mut tx) = (from.rx(0), to.tx(0));
-        let n = rx.available().min(tx.space());
-        for i in 0..n {
-            rx.slot(i).unwrap().swap_into(&tx.slot(i).unwrap()).unwrap();
-        }
-        rx.release(n);
-        tx.advance(n);
-        drop((rx, tx));
-        to.sync_tx().unwrap();
+        swap_on(from, to);
     }
     [from.drops(), to.drops()]
 }

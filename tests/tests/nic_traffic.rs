@@ -245,15 +245,7 @@ fn packets_are_forwarded_by_exchanging_buffers() {
                     Some(SECOND / 20),
                 );
                 assert!(!ready.unwrap().iter().any(|r| r.error));
-                let (mut rx, mut tx) = (inner.rx(0), outer.tx(0));
-                let n = rx.available().min(tx.space());
-                for i in 0..n {
-                    rx.slot(i).unwrap().swap_into(&tx.slot(i).unwrap()).unwrap();
-                }
-                rx.release(n);
-                tx.advance(n);
-                drop((rx, tx));
-                outer.sync_tx().unwrap();
+                swap_on(&mut inner, &mut outer);
             }
         });
         carry(&mut source, 0, &mut sink, 0, &frames(5000, 60, 1514));

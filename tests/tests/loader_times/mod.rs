@@ -5,6 +5,7 @@ use netmap_xdp::sys::Fd;
 use netmap_xdp::sys::netdev::{Map, NetDev, bpf};
 use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{AttachMode, Program};
+use netmap_xdp_tests::skip;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
 /// How many frames of queue 0 the NIC has been asked about, and the last answer.
@@ -17,15 +18,20 @@ fn asked(program: &dyn Program) -> Option<(u64, u64)> {
     Some((entry[1], entry[0]))
 }
 
+/// A program that is to ask the NIC.
+fn stamping(loader: Backend) -> (Net, Box<dyn Program>) {
+    let net = Net::new(loader);
+    let mut program = loader.load(2).unwrap();
+    net.inside(|| program.stamp(net.nic().ifindex)).unwrap();
+    (net, program)
+}
+
 pub fn the_nic_is_asked_when_it_received_what_goes_to_a_socket(loader: Backend) {
     if bpf::kernel_version() < (6, 3) {
-        println!("skipped: drivers tell times since Linux 6.3");
-        return;
+        skip!("drivers tell times since Linux 6.3");
     }
-    let net = Net::new(loader);
+    let (net, mut program) = stamping(loader);
     let nic = net.nic();
-    let mut program = loader.load(2).unwrap();
-    net.inside(|| program.stamp(nic.ifindex)).unwrap();
     assert_eq!(net.inside(|| program.stamp(nic.ifindex)).unwrap_err().errno.0, libc::EALREADY);
     assert_eq!(asked(&*program), None, "it is not attached");
     net.attach(&mut *program, AttachMode::Native).unwrap();
@@ -48,13 +54,9 @@ pub fn the_nic_is_asked_when_it_received_what_goes_to_a_socket(loader: Backend) 
 
 pub fn in_generic_mode_nobody_is_asked_for_times(loader: Backend) {
     if bpf::kernel_version() < (6, 3) {
-        println!("skipped: drivers tell times since Linux 6.3");
-        return;
+        skip!("drivers tell times since Linux 6.3");
     }
-    let net = Net::new(loader);
-    let nic = net.nic();
-    let mut program = loader.load(2).unwrap();
-    net.inside(|| program.stamp(nic.ifindex)).unwrap();
+    let (net, mut program) = stamping(loader);
     net.attach(&mut *program, AttachMode::Generic).unwrap();
     assert_eq!(net.found().and_then(|x| x.prog_name).as_deref(), Some(OURS));
     assert_eq!(asked(&*program), None);
