@@ -399,6 +399,7 @@ fn renumber(ring: &Kring, number: u32) -> bool {
     let shows = patiently(|| TapLock::take(ring, ENGINE));
     let state = ring.state();
     if state.taps.load(Relaxed) == 0 {
+        // SYNC vale-tail: acquire pairs with the release in `lease`, as a receiver's.
         let passed = if ring.dir() == Dir::Tx { ring.hwcur() } else { state.peer_tail.load(Acquire) };
         state.shown.store(passed, Relaxed);
     }

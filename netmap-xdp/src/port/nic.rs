@@ -408,7 +408,7 @@ impl NicRx {
             }
         }
         k.set_spare(count);
-        // In this order, so that a death in between loses nothing: see `Kring::recover_held`.
+        // SYNC death: in this order, so that a death in between loses nothing: see `Kring::recover_held`.
         compiler_fence(SeqCst);
         k.set_hwcur(head as u32);
         result
@@ -433,7 +433,7 @@ impl NicRx {
             Some(geometry.fill(idx))
         };
         let posted = self.fill.produce_by(next, |to, publish| k.hand_over(to, at.get(), publish))?;
-        // What the kernel has, or what it may have, is not spare: in this order again.
+        // SYNC death: what the kernel has, or what it may have, is not spare: in this order again.
         compiler_fence(SeqCst);
         k.set_spare(have - posted);
         if self.fill.needs_wakeup() {

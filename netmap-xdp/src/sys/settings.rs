@@ -30,8 +30,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// After the last close of a queue the kernel needs some 15 to 25 ms before the next bind, and much longer on a machine whose
-/// processors are all busy: it waits for each of them to come by.
+/// How long a queue is waited for that may have been closed just now: 15 to 25 ms on a machine that is idle, and on a busy one more
+/// than half a second was seen.
 pub const REBIND_WAIT: Duration = Duration::from_secs(2);
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.

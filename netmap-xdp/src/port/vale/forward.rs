@@ -337,7 +337,7 @@ impl Scratch {
             let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
             self.fill(k, inlet, self.queues[q], flood, headers);
             if inlet.stale() {
-                // Its monitors changed under our hands, and those of now are to see it too.
+                // Its monitors changed under our hands, and those of now are to see it too. SYNC vale-generation: as above.
                 let generation = entry.generation.load(Acquire);
                 mate = Mate { generation, to: directory.resolve(seat.id, port, generation) };
                 if let Some(Some(inlet)) = mate.to.as_ref().and_then(|to| to.rings.get(ring as usize)) {

@@ -22,7 +22,8 @@ impl Kring {
     pub fn hand_over(&self, at: u32, to: u32, publish: impl FnOnce()) {
         self.state.handed_at.store(at, Relaxed);
         self.state.handed_to.store(to, Relaxed);
-        // A death is a signal to this very thread: what matters is the order of its own stores.
+        // SYNC death: a death is a signal to this very thread, so what matters is the order of its own stores; `recover_*` run
+        // after it.
         compiler_fence(SeqCst);
         publish();
         compiler_fence(SeqCst);
@@ -34,6 +35,7 @@ impl Kring {
     pub fn take_over(&self, at: u32, to: u32, publish: impl FnOnce()) {
         self.state.received_at.store(at, Relaxed);
         self.state.received_to.store(to, Relaxed);
+        // SYNC death: as above.
         compiler_fence(SeqCst);
         publish();
         compiler_fence(SeqCst);
