@@ -9,11 +9,11 @@ use crate::worker::{BATCH, FRAME, Meter};
 use netmap_xdp::sys::netdev::NetDev;
 use netmap_xdp::sys::xdp::{self, Which};
 use netmap_xdp::sys::{Fd, Map, Mode, sealed_memfd, settings};
-use netmap_xdp::xsk::{AttachMode, Program, embedded};
+use netmap_xdp::xsk::{AttachMode, Program, embedded, fill_size};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
-/// Entries of each ring, and buffers in flight each way: the library's default.
+/// Entries of each ring but the fill ring, and buffers in flight each way: the library's default.
 const ENTRIES: u32 = 1024;
 const CHUNK: u32 = 2048;
 const NEED_WAKEUP: u32 = 1;
@@ -54,6 +54,7 @@ struct Ring<T> {
     other: *const AtomicU32,
     flags: *const AtomicU32,
     entries: *mut T,
+    size: u32,
     position: u32,
     limit: u32,
     _map: Map,
@@ -62,7 +63,8 @@ struct Ring<T> {
 impl<T: Copy> Ring<T> {
     fn map(fd: &Fd, which: Which) -> Ring<T> {
         let at = xdp::ring_offsets(fd.as_raw_fd(), which).expect("offsets of a ring");
-        let len = at.entries as usize + ENTRIES as usize * which.entry();
+        let size = size_of(which);
+        let len = at.entries as usize + size as usize * which.entry();
         let map = Map::shared(fd, len, which.page_offset(), true).expect("a mapping of a ring");
         // SAFETY: the kernel says where in the mapping things lie.
         let place = |offset: u64| unsafe { map.addr().as_ptr().add(offset as usize) };
@@ -70,7 +72,7 @@ impl<T: Copy> Ring<T> {
         let produces = matches!(which, Which::Fill | Which::Tx);
         let (own, other) = if produces { (producer, consumer) } else { (consumer, producer) };
         let (flags, entries) = (place(at.flags).cast(), place(at.entries).cast());
-        Ring { own, other, flags, entries, position: 0, limit: if produces { ENTRIES } else { 0 }, _map: map }
+        Ring { own, other, flags, entries, size, position: 0, limit: if produces { size } else { 0 }, _map: map }
     }
 
     fn look(&self) -> u32 {
@@ -82,7 +84,7 @@ impl<T: Copy> Ring<T> {
     #[inline]
     fn room(&mut self, want: u32) -> u32 {
         if self.limit.wrapping_sub(self.position) < want {
-            self.limit = self.look().wrapping_add(ENTRIES);
+            self.limit = self.look().wrapping_add(self.size);
         }
         self.limit.wrapping_sub(self.position)
     }
@@ -99,8 +101,8 @@ impl<T: Copy> Ring<T> {
     /// The entry `n` after the own cursor, to be read or written before [`Ring::advance`].
     #[inline]
     fn entry(&self, n: u32) -> *mut T {
-        let i = self.position.wrapping_add(n) % ENTRIES;
-        // SAFETY: below ENTRIES, which is what was mapped.
+        let i = self.position.wrapping_add(n) & (self.size - 1);
+        // SAFETY: below `size`, a power of two, which is what was mapped.
         unsafe { self.entries.add(i as usize) }
     }
 
@@ -147,6 +149,10 @@ impl Ring<Desc> {
     }
 }
 
+fn size_of(which: Which) -> u32 {
+    if matches!(which, Which::Fill) { fill_size(ENTRIES) } else { ENTRIES }
+}
+
 /// A socket on queue 0 of a device.
 struct Port {
     fill: Ring<u64>,
@@ -170,7 +176,7 @@ impl Port {
             unsafe { xdp::register_umem(&fd, addr, len, CHUNK, false) }.expect("UMEM");
         }
         for which in [Which::Fill, Which::Completion, Which::Rx, Which::Tx] {
-            xdp::set_ring_size(&fd, which, ENTRIES).expect("ring size");
+            xdp::set_ring_size(&fd, which, size_of(which)).expect("ring size");
         }
         // Kernels before 6.17 do not know it.
         let _ = xdp::set_tx_budget(&fd, ENTRIES);

@@ -16,7 +16,7 @@ use netmap_xdp::ring::{Dir, Kring, KringPlace, NO_BUFFER, RingPlace};
 use netmap_xdp::shm::{Layout, Memory};
 use netmap_xdp::sync::{AtomicU32, AtomicU64, Ordering::*};
 use netmap_xdp::sys::{BUF_SIZE, sealed_memfd, xdp::RingOffsets};
-use netmap_xdp::xsk::{Chunks, Completion, Fill, Geometry, Queue, Rx, Tx};
+use netmap_xdp::xsk::{Chunks, Completion, Fill, Geometry, Queue, Rx, Tx, fill_size};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Bench {
                 PortRing::new(kring, Box::new(NicTx::over(tx, completion, plan, fd)))
             }
             Dir::Rx => {
-                let fill = Fill::at(&rings, first, SLOTS).expect(ok);
+                let fill = Fill::at(&rings, first, fill_size(SLOTS)).expect(ok);
                 let rx = Rx(Queue::at(&rings, second, SLOTS).expect(ok));
                 let side = NicRx::over(fill, rx, plan, fd);
                 side.start(&kring).expect("an empty fill ring");
@@ -97,7 +97,7 @@ impl Bench {
         let kernel = Kernel {
             producer: [word(first.producer), word(second.producer)],
             consumer: [word(first.consumer), word(second.consumer)],
-            addresses: rings.slice(first.entries, SLOTS as usize).expect(ok),
+            addresses: rings.slice(first.entries, fill_size(SLOTS) as usize).expect(ok),
             descriptors: rings.slice(second.entries, 2 * SLOTS as usize).expect(ok),
         };
         Bench { port, dir, kernel }
@@ -160,7 +160,7 @@ impl Kernel {
         let (mut from, end) = (self.consumer[0].load(Relaxed), self.producer[0].load(Acquire));
         let mut to = self.producer[1].load(Relaxed);
         for _ in 0..n.min(end.wrapping_sub(from)) {
-            let addr = self.addresses[(from % SLOTS) as usize].load(Relaxed);
+            let addr = self.addresses[(from % fill_size(SLOTS)) as usize].load(Relaxed);
             let entry = 2 * (to % SLOTS) as usize;
             self.descriptors[entry].store(addr | 256 << 48, Relaxed);
             // Length below, options above: the kernel writes both.

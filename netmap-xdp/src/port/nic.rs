@@ -16,7 +16,7 @@ use crate::shm::{Memory, Ref};
 use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
 use crate::sys::{Errno, Error, Fd};
-use crate::xsk::{Chunks, Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan};
+use crate::xsk::{Chunks, Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan, fill_size};
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -351,7 +351,7 @@ impl Carrier for NicTx {
 impl NicRx {
     /// Maps fill and receive ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
-        let fill = Fill::map(&*socket, xdp::Which::Fill, plan.rx_size)?;
+        let fill = Fill::map(&*socket, xdp::Which::Fill, fill_size(plan.rx_size))?;
         Ok(NicRx::over(fill, Rx::map(&*socket, plan.rx_size)?, plan, socket))
     }
 
@@ -432,7 +432,9 @@ impl NicRx {
             at.set(next_slot(at.get(), n));
             Some(geometry.fill(idx))
         };
-        let posted = self.fill.produce_by(next, |to, publish| k.hand_over(to, at.get(), publish))?;
+        // See `fill_size`.
+        let used = distance(k.hwtail(), at.get(), n) + self.plan.rx_size;
+        let posted = self.fill.produce_by([want, used], next, |to, publish| k.hand_over(to, at.get(), publish))?;
         // SYNC death: what the kernel has, or what it may have, is not spare: in this order again.
         compiler_fence(SeqCst);
         k.set_spare(have - posted);

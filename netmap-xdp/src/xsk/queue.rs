@@ -119,6 +119,16 @@ impl<T: Shared> Queue<T> {
         Ok((at, n))
     }
 
+    /// The same for who knows that at most `used` entries are in use, and wants to write `want`. The other side's position lies
+    /// in a cache line that its processor writes for each entry, so it is looked at only if that leaves a doubt.
+    #[inline]
+    fn room_for(&self, want: u32, used: u32) -> Result<(Cursor, u32), QueueError> {
+        if self.size().saturating_sub(used) < want {
+            return self.room();
+        }
+        Ok((Cursor(self.producer.load(Relaxed)), want))
+    }
+
     #[inline]
     fn publish_producer(&self, to: Cursor) {
         // SYNC xsk-ring: release pairs with the kernel's acquire of the producer (`__xskq_cons_peek`).
@@ -152,6 +162,12 @@ impl<T: Shared> Queue<T> {
 
 /// Buffers for the kernel to receive into.
 pub type Fill = Queue<AtomicU64>;
+/// Entries of the fill ring beside a receive ring of `rx_size`. In use are those of buffers that were not received, fewer than
+/// `rx_size`, and those of buffers that were, as long as the kernel has said so in the receive ring and not yet here
+/// (`xsk_flush`), which are no more than the receive ring holds. In twice the size there is room without a look.
+pub const fn fill_size(rx_size: u32) -> u32 {
+    2 * rx_size
+}
 /// Buffers that the kernel has sent.
 pub type Completion = Queue<AtomicU64>;
 /// Received frames. A type of its own, so that it cannot be written to as [`Tx`] can.
@@ -163,18 +179,19 @@ impl Queue<AtomicU64> {
     /// Adds the addresses that `next` yields until it has no more or the ring is full; returns how many went in.
     #[inline]
     pub fn produce(&self, next: impl FnMut() -> Option<u64>) -> Result<u32, QueueError> {
-        self.produce_by(next, |_, publish| publish())
+        self.produce_by([u32::MAX, 0], next, |_, publish| publish())
     }
 
-    /// The same; `by(position, publish)` is called once if anything went in, and calls `publish`, which moves the producer to
-    /// `position`.
+    /// The same for up to `want` addresses by who knows that at most `used` entries are in use. `by(position, publish)` is called
+    /// once if anything went in, and calls `publish`, which moves the producer to `position`.
     #[inline]
     pub fn produce_by(
         &self,
+        [want, used]: [u32; 2],
         mut next: impl FnMut() -> Option<u64>,
         by: impl FnOnce(u32, &dyn Fn()),
     ) -> Result<u32, QueueError> {
-        let (at, room) = self.room()?;
+        let (at, room) = self.room_for(want, used)?;
         // In registers: after each of these loads and stores the compiler would look at the fields again.
         let (entries, mask): (&[_], _) = (&self.entries, self.mask);
         let mut n = 0;

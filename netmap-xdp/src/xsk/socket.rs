@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::{Chunks, Fill, Geometry, QueueError};
+use super::{Chunks, Fill, Geometry, QueueError, fill_size};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode, settings};
@@ -53,7 +53,7 @@ pub struct SocketPlan {
     pub ifindex: u32,
     /// Its queue.
     pub queue: u32,
-    /// Entries of fill and receive ring, a power of two.
+    /// Entries of the receive ring, a power of two; the fill ring has [`fill_size`] of them.
     pub rx_size: u32,
     /// Entries of transmit and completion ring, a power of two.
     pub tx_size: u32,
@@ -109,7 +109,7 @@ impl Socket {
             umem.register(&fd)?;
         }
         for (which, size) in [
-            (Which::Fill, plan.rx_size),
+            (Which::Fill, fill_size(plan.rx_size)),
             (Which::Completion, plan.tx_size),
             (Which::Rx, plan.rx_size),
             (Which::Tx, plan.tx_size),
@@ -138,7 +138,7 @@ impl Socket {
 
     /// Whether its rings can be mapped now. Before Linux 6.4 they cannot once it is bound (`xsk_mmap`).
     pub fn mappable(&self) -> bool {
-        !matches!(Fill::map(self, Which::Fill, self.plan.rx_size), Err(QueueError::Taken))
+        !matches!(Fill::map(self, Which::Fill, fill_size(self.plan.rx_size)), Err(QueueError::Taken))
     }
 
     /// Binds a socket that is not bound yet; on one that is, nothing happens. `sibling` is a bound socket of the same UMEM, if

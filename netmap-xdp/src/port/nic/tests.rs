@@ -75,7 +75,7 @@ impl World {
             }
             Dir::Rx => {
                 let rx = Rx(Queue::at(rings, AT[1], SLOTS).unwrap());
-                let side = NicRx::over(Fill::at(rings, AT[0], SLOTS).unwrap(), rx, plan, fd);
+                let side = NicRx::over(Fill::at(rings, AT[0], fill_size(SLOTS)).unwrap(), rx, plan, fd);
                 side.start(&kring).unwrap();
                 (0..spares).for_each(|i| assert!(kring.add_spare(2 + SLOTS + i)));
                 Box::new(side)
@@ -107,13 +107,13 @@ impl World {
         self.memory[2].object(at).unwrap()
     }
 
-    /// One step of the kernel's: entry of the ring that we produce into, if there is one.
-    fn taken(&self, ring: usize, words: u64) -> Option<u64> {
+    /// One step of the kernel's: entry of the ring that we produce into, of `size`, if there is one.
+    fn taken(&self, ring: usize, words: u64, size: u32) -> Option<u64> {
         let (p, c) = (self.word(AT[ring].producer).load(Relaxed), self.word(AT[ring].consumer));
         let at = c.load(Relaxed);
         (p != at).then(|| {
             c.store(at.wrapping_add(1), Relaxed);
-            u64::from(at % SLOTS) * words * 8 + AT[ring].entries
+            u64::from(at % size) * words * 8 + AT[ring].entries
         })
     }
 
@@ -133,7 +133,7 @@ impl World {
 
     /// Transmit: takes every descriptor, and completes up to `most` in no particular order.
     fn transmit(&mut self, noise: &mut Noise, most: u32) {
-        while let Some(at) = self.taken(1, 2) {
+        while let Some(at) = self.taken(1, 2, SLOTS) {
             let e = self.entry(at);
             let addr = e[0].load(Relaxed);
             assert!(!self.kernels.contains(&addr), "the kernel has this buffer already");
@@ -150,7 +150,7 @@ impl World {
 
     /// Receive: takes every buffer, and fills up to `most` of them in no particular order.
     fn arrive(&mut self, noise: &mut Noise, most: u32) {
-        while let Some(at) = self.taken(0, 1) {
+        while let Some(at) = self.taken(0, 1, fill_size(SLOTS)) {
             let addr = self.entry(at)[0].load(Relaxed);
             assert!(!self.kernels.contains(&addr), "the kernel has this buffer already");
             self.kernels.push(addr);
@@ -342,7 +342,7 @@ fn a_ring_tells_the_nics_time_once_there_is_one() {
     let stamps = sealed_memfd(c"stamps", 4096).unwrap();
     let noted = Memory::map(&stamps, 4096, 0, false).unwrap();
     let [_, _, rings] = &world.memory;
-    let (fill, rx) = (Fill::at(rings, AT[0], SLOTS).unwrap(), Rx(Queue::at(rings, AT[1], SLOTS).unwrap()));
+    let (fill, rx) = (Fill::at(rings, AT[0], fill_size(SLOTS)).unwrap(), Rx(Queue::at(rings, AT[1], SLOTS).unwrap()));
     let plan = NicPlan {
         rx_size: SLOTS,
         tx_size: SLOTS,

@@ -48,6 +48,24 @@ fn a_full_ring_takes_no_more() {
 }
 
 #[test]
+fn the_other_sides_position_is_looked_at_only_where_that_matters() {
+    for start in starts() {
+        let m = memory(start);
+        let q = Fill::at(&m, AT, 8).unwrap();
+        let add = |want, used| {
+            let mut left = want;
+            let next = || (left > 0).then(|| (left -= 1, 7).1);
+            q.produce_by([want, used], next, |_, publish| publish())
+        };
+        assert_eq!(add(6, 0).unwrap(), 6);
+        assert_eq!(add(3, 6).unwrap(), 2, "a doubt, and there is room for two");
+        m.object::<AtomicU32>(AT.consumer).unwrap().store(start.wrapping_sub(50), Relaxed);
+        assert_eq!(add(5, 3).unwrap(), 5);
+        assert!(matches!(add(5, 4), Err(QueueError::Corrupt)));
+    }
+}
+
+#[test]
 fn a_frame_that_is_refused_stays_in_the_ring() {
     for start in starts() {
         let m = memory(start);
