@@ -125,7 +125,7 @@ fn buffers_of_a_port_that_a_dead_sender_was_filling_come_back_when_it_is_buried(
     lease::reserve(&ring, 3, 3, SENDER).unwrap();
     let start = std::time::Instant::now();
     e.release(going.id);
-    assert!(start.elapsed().as_millis() < 100, "nobody waits for a sender");
+    assert!(start.elapsed().as_millis() < 900, "nobody waits for a sender");
     assert!(e.unsettled());
     let told = account(&mut e, id);
     assert_eq!((told.missing, told.twice), (0, 0));
