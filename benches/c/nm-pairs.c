@@ -7,7 +7,8 @@
  *        nm-pairs sealed-tx|sealed-rx PORT CORE PACKETS LENGTH BATCH LOOK
  *        nm-pairs call|answer PORT CORE COUNT
  *
- * CORE beyond those of the machine: anywhere. A sealed end moves that many packets after it has asked the kernel to kill it at its first system call.
+ * CORE beyond those of the machine: anywhere. A sealed end moves that many packets after it has asked the kernel to
+ * kill it at its first system call.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS

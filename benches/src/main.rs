@@ -12,8 +12,8 @@
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
-//! a ratio of two contenders of the same round. Needs root for `nic`, `testpmd`, `host` and `preload`, which make network namespaces of their
-//! own and delete them.
+//! a ratio of two contenders of the same round. Needs root for `nic`, `testpmd`, `host` and `preload`, which make
+//! network namespaces of their own and delete them.
 
 mod bare;
 mod count;

@@ -41,7 +41,8 @@ impl Sample {
         Sample(self.0.iter().zip(&peer.0).map(|(a, b)| a / b).collect())
     }
 
-    /// Where the true median is at most, nineteen times out of twenty (a sign test): the largest value as long as there are few.
+    /// Where the true median is at most, nineteen times out of twenty (a sign test): the largest value as long as there
+    /// are few.
     fn at_most(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

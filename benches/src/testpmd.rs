@@ -1,14 +1,14 @@
-//! Forwarding from NIC to NIC against DPDK's own forwarder: Debian's `dpdk-testpmd` in io mode over its AF_XDP port (net_af_xdp), under
-//! the same flood and in the same run.
+//! Forwarding from NIC to NIC against DPDK's own forwarder: Debian's `dpdk-testpmd` in io mode over its AF_XDP port
+//! (net_af_xdp), under the same flood and in the same run.
 //!
 //! ```text
 //! feeder ─ nmx0 ═ nmx1 ─ contender ─ nmx2 ═ nmx3 ─ nobody
 //! ```
-//! Nobody is asked how much it did: what counts is what arrives at `nmx3`. testpmd and `bridge` serve both directions, of which one has
-//! traffic; the Rust API, C and bare loops are those of [`nic`](crate::nic) and serve one. As for those, the contender's
-//! thread has the second processor, and the feeder the first. testpmd runs twice, with and without the busy polling that its
-//! port asks the kernel for, and the better of the two is the peer. Its memory is of plain pages (`--no-huge`): copies of
-//! packets are the kernel's work here, so nothing hangs on it.
+//! Nobody is asked how much it did: what counts is what arrives at `nmx3`. testpmd and `bridge` serve both directions,
+//! of which one has traffic; the Rust API, C and bare loops are those of [`nic`](crate::nic) and serve one. As for
+//! those, the contender's thread has the second processor, and the feeder the first. testpmd runs twice, with and
+//! without the busy polling that its port asks the kernel for, and the better of the two is the peer. Its memory is of
+//! plain pages (`--no-huge`): copies of packets are the kernel's work here, so nothing hangs on it.
 
 use crate::machine::{Calm, beside, now, pair_of_cores};
 use crate::nic::{self, Feed};

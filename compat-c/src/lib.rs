@@ -22,8 +22,8 @@
 //! Until the program uses netmap, a shim is one relaxed load more than libc (`client::in_use`); afterwards, a lock-free
 //! look-up more. No allocation, lock, log or change of errno, so what is safe in a signal handler stays safe. Every
 //! function is `C-unwind` and holds nothing that wants dropping while libc runs, so thread cancellation unwinds through
-//! it, and `poll`, `open` and the others remain cancellation points. Waits on netmap fds are our code, which must not be unwound:
-//! they end every 250 ms, and there the thread may.
+//! it, and `poll`, `open` and the others remain cancellation points. Waits on netmap fds are our code, which must not
+//! be unwound: they end every 250 ms, and there the thread may.
 //!
 //! # Variadic functions
 //! `open`, `openat`, `fcntl` and `ioctl` are variadic in C, and stable Rust cannot define variadic functions. They are
@@ -35,8 +35,8 @@
 //! register undefined, so whoever wants an `int` truncates. The real functions are called through variadic pointers.
 //!
 //! # Not interposed
-//! `read` and `write` (netmap has none), `fopen` of the device (stdio on a netmap fd makes no sense), and calls that libc makes within
-//! itself, which do not pass through symbols.
+//! `read` and `write` (netmap has none), `fopen` of the device (stdio on a netmap fd makes no sense), and calls that
+//! libc makes within itself, which do not pass through symbols.
 
 mod control;
 mod epoll;

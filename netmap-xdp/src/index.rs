@@ -40,8 +40,8 @@ pub fn prev_slot(i: u32, n: u32) -> u32 {
     if i == 0 { n - 1 } else { i - 1 }
 }
 
-/// Steps from `from` forward to `to` in a ring of `n`; both are below `n`. Of others, which somebody scribbled, any number comes
-/// out.
+/// Steps from `from` forward to `to` in a ring of `n`; both are below `n`. Of others, which somebody scribbled, any
+/// number comes out.
 #[inline]
 pub fn distance(from: u32, to: u32, n: u32) -> u32 {
     if to >= from { to - from } else { to.wrapping_add(n).wrapping_sub(from) }

@@ -1,7 +1,7 @@
 //! Atomics, from one place, so that a model checker can take their place one day.
 //!
-//! Those in shared memory are the `std` types, whose layout is the ABI between processes. Tests of this crate have them wrapped, so
-//! that a thread can die in the middle of a sync ([`dying`]).
+//! Those in shared memory are the `std` types, whose layout is the ABI between processes. Tests of this crate have them
+//! wrapped, so that a thread can die in the middle of a sync ([`dying`]).
 
 #[cfg(test)]
 pub mod dying;

@@ -5,9 +5,9 @@
  *   deaths KILLS SEED    processes of many kinds run traffic over pipes and a switch; KILLS times one of them, taken at random, is
  *                        killed and replaced. Two pairs are never killed, and check what they carry.
  *
- * Prints "moved=1" once every part moves packets; "killed=N" when all are dead that were to die, and every part moves again; "alone"
- * once all but the two pairs are dead; and waits for SIGTERM to kill these too. Any fault is said on standard error and ends with
- * status 99.
+ * Prints "moved=1" once every part moves packets; "killed=N" when all are dead that were to die, and every part moves
+ * again; "alone" once all but the two pairs are dead; and waits for SIGTERM to kill these too. Any fault is said on
+ * standard error and ends with status 99.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS

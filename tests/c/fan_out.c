@@ -8,8 +8,8 @@
  *   fan_out spread PORT N BATCHES   sends to N ports of a switch, to each by its address and to all; waits for their receipts
  *   fan_out own PORT K BATCHES      one of these ports, which takes exactly what is its own
  *
- * The digest of what was given and got covers number and buffer of every frame, so equal ones mean: nothing lost, and not copied.
- * Any fault is said on standard error and ends with status 1.
+ * The digest of what was given and got covers number and buffer of every frame, so equal ones mean: nothing lost, and
+ * not copied. Any fault is said on standard error and ends with status 1.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS

@@ -5,8 +5,8 @@
  *   survivor ping PORT AGAIN     throws a numbered frame, sleeps until it is back, checks it, throws the next one
  *   survivor echo PORT AGAIN     sleeps until a frame comes, and throws it back
  *
- * Prints "open" once PORT is, and "turns=N" every thousand turns. SIGUSR1: opens AGAIN too, keeps it, and prints "again". SIGTERM:
- * closes, and ends with status 0. Any fault is said on standard error and ends with status 99.
+ * Prints "open" once PORT is, and "turns=N" every thousand turns. SIGUSR1: opens AGAIN too, keeps it, and prints
+ * "again". SIGTERM: closes, and ends with status 0. Any fault is said on standard error and ends with status 99.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS

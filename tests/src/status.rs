@@ -37,8 +37,8 @@ pub fn list<'a>(of: &'a Value, what: &str) -> &'a [Value] {
     of[what].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What is wrong with it, if anything: buffers that are missing or in two places, a port without exactly one holder, a ring that
-/// is locked by the dead.
+/// What is wrong with it, if anything: buffers that are missing or in two places, a port without exactly one holder, a
+/// ring that is locked by the dead.
 fn fault(now: &Value) -> Option<String> {
     for region in list(now, "regions") {
         let parts = ["free", "slots", "kernel", "spare", "extra", "private"].iter().filter_map(|p| region[p].as_u64());

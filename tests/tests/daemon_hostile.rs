@@ -1,6 +1,6 @@
-//! Clients that mean harm, against a real netmapd: messages that make no sense, floods of connections and requests, shared memory that is
-//! scribbled over while ports come and go, answers that nobody reads. A bystander binds and frees ports all the while, in time; at the
-//! end nothing is left. No rights needed.
+//! Clients that mean harm, against a real netmapd: messages that make no sense, floods of connections and requests,
+//! shared memory that is scribbled over while ports come and go, answers that nobody reads. A bystander binds and frees
+//! ports all the while, in time; at the end nothing is left. No rights needed.
 
 use netmap_xdp::ctl::Spec;
 use netmap_xdp::engine::{Grant, Part};

@@ -1,5 +1,5 @@
-//! netmapd dies under load: programs on pipes and switches go on among themselves, the next netmapd serves the same names in memory
-//! of its own, and nothing of the survivors is left when they end. No rights needed.
+//! netmapd dies under load: programs on pipes and switches go on among themselves, the next netmapd serves the same
+//! names in memory of its own, and nothing of the survivors is left when they end. No rights needed.
 
 use netmap_xdp_tests::{
     Cmd, Daemons, Finished, Running, c_program, compile_c, list, mappings, open_files, wait_until, workspace,
@@ -127,8 +127,9 @@ fn kill(mut running: Running) {
     running.wait(SOON);
 }
 
-/// All that is sent from one port arrives at another, and nothing else: what the survivors of the same names send would be out of
-/// order. A ring has room for all of it, so that a receiver of a switch loses nothing however long it waits for a processor.
+/// All that is sent from one port arrives at another, and nothing else: what the survivors of the same names send would
+/// be out of order. A ring has room for all of it, so that a receiver of a switch loses nothing however long it waits
+/// for a processor.
 fn passes(daemons: &Daemons, engine: &str, from: &str, to: &str) {
     let there = start(daemons, engine, &RECEIVE, to, &["-n", "1000"]);
     start(daemons, engine, &SEND, from, &["-n", "1000", "-R", "5000"]).wait(SOON).expect_success();

@@ -1,5 +1,5 @@
-//! Random deaths of clients under load, through netmapd: the others go on, no ring stays locked, every buffer is accounted for, and
-//! netmapd keeps nothing of the dead. `make soak` runs ten thousand of them. No rights needed.
+//! Random deaths of clients under load, through netmapd: the others go on, no ring stays locked, every buffer is
+//! accounted for, and netmapd keeps nothing of the dead. `make soak` runs ten thousand of them. No rights needed.
 
 use netmap_xdp_tests::{Cmd, Daemons, compile_c, list, mappings, open_files, wait_until, workspace};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

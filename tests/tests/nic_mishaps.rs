@@ -1,6 +1,6 @@
-//! What becomes of a bound interface: each mishap with the engine in the process and with netmapd, under traffic. What can go on
-//! goes on, all else is `POLLERR` within seconds; either way with one line that says why, without a busy loop, and with
-//! nothing left.
+//! What becomes of a bound interface: each mishap with the engine in the process and with netmapd, under traffic. What
+//! can go on goes on, all else is `POLLERR` within seconds; either way with one line that says why, without a busy
+//! loop, and with nothing left.
 
 use netmap_xdp_tests::{
     Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, wait_until, workspace,

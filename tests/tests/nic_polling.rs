@@ -1,5 +1,5 @@
-//! Settings of how the kernel and those who sync tell each other of work: they reach the sockets, packets flow with each, and what
-//! the kernel refuses is a clear error.
+//! Settings of how the kernel and those who sync tell each other of work: they reach the sockets, packets flow with
+//! each, and what the kernel refuses is a clear error.
 
 mod nic_common;
 

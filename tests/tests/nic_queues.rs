@@ -69,7 +69,8 @@ fn four_threads_with_a_queue_each_get_every_frame_once() {
     assert_all_buffers_returned();
 }
 
-/// Sends numbered datagrams from many ports of end `b`, so that the kernel's hash spreads them over the queues; returns how many.
+/// Sends numbered datagrams from many ports of end `b`, so that the kernel's hash spreads them over the queues; returns
+/// how many.
 fn send_from_many_ports(pair: &Pair) -> u64 {
     pair.b.ns.run(|| {
         let sockets: Vec<_> = (0..64).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
@@ -266,7 +267,8 @@ fn dropped(port: &Port) -> u64 {
     port.drops().iter().filter(|(why, _)| ["rx-dropped", "rx-ring-full"].contains(why)).map(|(_, n)| n).sum()
 }
 
-/// Frames that get through to a program that keeps 60 of its 63 slots and looks only when a burst of 60 is over, in so many bursts.
+/// Frames that get through to a program that keeps 60 of its 63 slots and looks only when a burst of 60 is over, in so
+/// many bursts.
 fn through_bursts(bursts: u64) -> u64 {
     const BURST: u64 = 60;
     let pair = Veth::new().build();

@@ -1,5 +1,6 @@
 //! What an interface has to do in every mode, on a wire between two of them: a veth pair, or the two interfaces that
-//! `NMX_NICS=eth0,eth1` names, in the modes of `NMX_MODES` and with `NMX_MTU`. `make vm-nics` runs this on emulated cards, zero-copy among them.
+//! `NMX_NICS=eth0,eth1` names, in the modes of `NMX_MODES` and with `NMX_MTU`. `make vm-nics` runs this on emulated
+//! cards, zero-copy among them.
 //!
 //! A card may lose its link for seconds when a program is attached to it, so each test waits until frames arrive first. Frames
 //! have 60 bytes at least, since cards fill up shorter ones.

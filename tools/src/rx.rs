@@ -124,7 +124,8 @@ impl Receiver<'_> {
             }
             self.run.counters.offer_drops(|| port.drops());
         };
-        // The other end of a pipe waits for what was released last. A port that failed meanwhile does not change what was received.
+        // The other end of a pipe waits for what was released last. A port that failed meanwhile does not change what
+        // was received.
         drop(port.sync_rx());
         let verified = self.verifier.map(|v| {
             // The sender is done if nothing came for long: what is missing will not come any more.

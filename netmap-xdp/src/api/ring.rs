@@ -170,8 +170,8 @@ impl<'a> RxRing<'a> {
         };
     }
 
-    /// Time of the last sync: seconds and microseconds since 1970. Of a NIC with `NETMAP_XDP_TIMESTAMPS=hardware`, where it tells:
-    /// when it received the last frame of the queue, by its own clock.
+    /// Time of the last sync: seconds and microseconds since 1970. Of a NIC with `NETMAP_XDP_TIMESTAMPS=hardware`,
+    /// where it tells: when it received the last frame of the queue, by its own clock.
     pub fn timestamp(&self) -> (i64, i64) {
         let ring = self.0.ring.ring();
         (ring.ts_sec.load(Relaxed), ring.ts_usec.load(Relaxed))

@@ -1,7 +1,7 @@
 //! What there is: regions with an account of their buffers, ports, rings, counters, and who holds them.
 //!
-//! With netmapd this is about all of its clients, as far as its policy lets this user know; with the engine in the process, about
-//! the process.
+//! With netmapd this is about all of its clients, as far as its policy lets this user know; with the engine in the
+//! process, about the process.
 
 use super::Error;
 use crate::client;

@@ -332,8 +332,8 @@ impl Drop for Binding {
     }
 }
 
-/// Tells netmapd that the rings are mapped. A queue that was closed a moment ago takes a while to be free; netmapd does not wait
-/// for it, since it has others to serve.
+/// Tells netmapd that the rings are mapped. A queue that was closed a moment ago takes a while to be free; netmapd does
+/// not wait for it, since it has others to serve.
 fn begin(token: &Arc<Fd>) -> Result<(), Failure> {
     let end = monotonic() + settings().rebind_wait;
     loop {

@@ -103,7 +103,8 @@ pub fn buf_size() -> u32 {
     asked.unwrap_or(settings().buf_size)
 }
 
-/// What there is: in netmapd, as far as this user may know of it, or in this process. With `accounts` every buffer is looked for.
+/// What there is: in netmapd, as far as this user may know of it, or in this process. With `accounts` every buffer is
+/// looked for.
 pub fn status(accounts: bool) -> Result<Status, Failure> {
     let mut all = Status::default();
     let mut from = Some(0);

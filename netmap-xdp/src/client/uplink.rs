@@ -1,4 +1,5 @@
-//! Transparent forwarding from NIC rings to the host (`NR_FORWARD`), which takes no host ring in the binding, as with the module.
+//! Transparent forwarding from NIC rings to the host (`NR_FORWARD`), which takes no host ring in the binding, as with
+//! the module.
 //!
 //! Where the binding has host rings, their TAP is the way. Else a host transmit ring is bound beside it when the program
 //! first asks for forwarding, by a binding that nobody sees but `nmx status`, and that goes with this one. So interfaces

@@ -9,8 +9,8 @@
 //! | copy monitor | one of its own |
 //! | zero-copy monitor | that of the monitored port |
 //!
-//! The original makes a port of no switch for a parent that is none, for as long as there are pipes of it; there is no such port
-//! here, but its memory is.
+//! The original makes a port of no switch for a parent that is none, for as long as there are pipes of it; there is no
+//! such port here, but its memory is.
 
 use super::registry::{self, PipeKey, PortKey};
 use super::{DEFAULT_BUFFERS, Engine, Held, MAIN_REGION, MOST_EXTRA, Target, extmem, interface, monitor, region, vale};
@@ -23,8 +23,8 @@ use std::time::Duration;
 /// Ids that are given unasked.
 const IDS: std::ops::Range<u16> = MAIN_REGION + 1..extmem::FIRST_ID;
 
-/// Where an engine that begins at this time starts to count regions: elsewhere than the one before it. Libraries of programs tell
-/// regions by their ids, and a program that outlived another engine has regions of that one.
+/// Where an engine that begins at this time starts to count regions: elsewhere than the one before it. Libraries of
+/// programs tell regions by their ids, and a program that outlived another engine has regions of that one.
 pub fn first_id(now: Duration) -> u16 {
     IDS.start + (now.as_millis() % IDS.len() as u128) as u16
 }
@@ -34,8 +34,8 @@ pub fn on_switch(name: PortName) -> bool {
     name.as_bytes().starts_with(b"vale")
 }
 
-/// How large the region of a parent's pipes is to be when a pipe of this shape is the first: it does not grow, so there is room for
-/// eight of them, unless that is out of reason.
+/// How large the region of a parent's pipes is to be when a pipe of this shape is the first: it does not grow, so there
+/// is room for eight of them, unless that is out of reason.
 fn buffers_of_pipes(counts: RingCounts, slots: [u32; 2], extra_bufs: u32) -> u32 {
     let pipe = u32::from(counts.tx) * slots[0] + u32::from(counts.rx) * slots[1];
     let more = pipe.saturating_mul(7).min(MOST_EXTRA);

@@ -4,8 +4,9 @@
 //! worker    every lane that is not polled; sleeps when there is nothing to do, woken by sockets, senders and the engine
 //! poller    the receive lanes that polling was asked for, on a CPU of its own, never asleep
 //! ```
-//! A lane belongs to one thread at a time. The engine starts and stops the threads and never waits for more than the turn
-//! of a lane; they never ask the engine anything. When what is attached vanishes, the worker ends and says so ([`Service::over`]).
+//! A lane belongs to one thread at a time. The engine starts and stops the threads and never waits for more than the
+//! turn of a lane; they never ask the engine anything. When what is attached vanishes, the worker ends and says so
+//! ([`Service::over`]).
 
 use crate::port::PortRing;
 use crate::port::lane::{Lane, Turn};

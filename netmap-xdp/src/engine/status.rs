@@ -1,5 +1,5 @@
-//! What there is: regions with an account of their buffers, ports, rings with their counters. Plain data, as it travels to whoever
-//! asks; nothing here changes anything.
+//! What there is: regions with an account of their buffers, ports, rings with their counters. Plain data, as it travels
+//! to whoever asks; nothing here changes anything.
 //!
 //! Programs sync while this looks. So a buffer that seems to be nowhere, or in two places, is looked for again, and only what
 //! seems so each time is told: two stores of a program that exchanges buffers are soon over.
@@ -57,7 +57,8 @@ pub struct RegionStatus {
     pub extra: u32,
     /// Taken off such lists by programs, and in no slot.
     pub private: u32,
-    /// Nowhere: a program wrote over the slot that named them, or died while it exchanged buffers. They come back with the port.
+    /// Nowhere: a program wrote over the slot that named them, or died while it exchanged buffers. They come back with
+    /// the port.
     pub missing: u32,
     /// In two places.
     pub twice: u32,

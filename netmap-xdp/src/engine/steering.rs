@@ -1,5 +1,5 @@
-//! What the configuration says of interfaces: chains, and steering. Those of netmapd's configuration stand; otherwise the first program that binds a
-//! port brings its own, and whoever has its rings bound may change them.
+//! What the configuration says of interfaces: chains, and steering. Those of netmapd's configuration stand; otherwise
+//! the first program that binds a port brings its own, and whoever has its rings bound may change them.
 
 use super::registry::PortKey;
 use super::{Engine, GrantId};

@@ -1,7 +1,7 @@
 //! Atomics that can stop a thread at its n-th store, as a kill would: for tests that let a sync die at every step it has.
 //!
-//! From that store on nothing that the thread writes reaches memory until [`dies_at`] returns: the destructors that run on the way
-//! out, of lock guards above all, leave no more behind than those of a killed process, which do not run.
+//! From that store on nothing that the thread writes reaches memory until [`dies_at`] returns: the destructors that run
+//! on the way out, of lock guards above all, leave no more behind than those of a killed process, which do not run.
 
 use super::Ordering;
 use std::cell::Cell;

@@ -30,8 +30,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long a queue is waited for that may have been closed just now: 15 to 25 ms on a machine that is idle, and on a busy one more
-/// than half a second was seen.
+/// How long a queue is waited for that may have been closed just now: 15 to 25 ms on a machine that is idle, and on a
+/// busy one more than half a second was seen.
 pub const REBIND_WAIT: Duration = Duration::from_secs(2);
 
 /// Who plays the kernel's part when `NETMAP_XDP_ENGINE` does not say.

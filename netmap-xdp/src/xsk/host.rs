@@ -162,8 +162,8 @@ pub fn end_cuts(nic: &NetDev) {
 pub struct Cut(Arc<Fd>);
 
 impl Cut {
-    /// Cuts the host off from `nic`. None where a classifier would outlive its maker, before Linux 6.6: a killed program must not
-    /// leave a host without its NIC.
+    /// Cuts the host off from `nic`. None where a classifier would outlive its maker, before Linux 6.6: a killed
+    /// program must not leave a host without its NIC.
     pub fn open(nic: &NetDev, loader: &dyn Loader) -> Result<Option<Cut>, Error> {
         if by_clsact() {
             return Ok(None);

@@ -182,8 +182,8 @@ impl Queue<AtomicU64> {
         self.produce_by([u32::MAX, 0], next, |_, publish| publish())
     }
 
-    /// The same for up to `want` addresses by who knows that at most `used` entries are in use. `by(position, publish)` is called
-    /// once if anything went in, and calls `publish`, which moves the producer to `position`.
+    /// The same for up to `want` addresses by who knows that at most `used` entries are in use. `by(position, publish)`
+    /// is called once if anything went in, and calls `publish`, which moves the producer to `position`.
     #[inline]
     pub fn produce_by(
         &self,

@@ -1,8 +1,9 @@
 //! The variant of the redirect program that notes when the NIC received a frame.
 //!
-//! It calls a function of the driver's (a kfunc), so it is loaded for one device, and can be attached there alone and in native
-//! mode alone. Neither library does that in a way that both could share, so it is loaded here, over the maps of the program that
-//! either has loaded: the number of the function is looked up in the kernel's BTF and put into the instruction that waits for it.
+//! It calls a function of the driver's (a kfunc), so it is loaded for one device, and can be attached there alone and
+//! in native mode alone. Neither library does that in a way that both could share, so it is loaded here, over the maps
+//! of the program that either has loaded: the number of the function is looked up in the kernel's BTF and put into the
+//! instruction that waits for it.
 
 use super::loaded::OBJECT;
 use crate::sys::netdev::bpf;

@@ -65,7 +65,8 @@ struct Rule {
     action: Action,
 }
 
-/// Rules that say which frames of a NIC go to netmap and which stay with the host. Cheap to clone; two are equal if their texts are.
+/// Rules that say which frames of a NIC go to netmap and which stay with the host. Cheap to clone; two are equal if
+/// their texts are.
 #[derive(Clone, Debug)]
 pub struct Steering {
     text: Arc<str>,

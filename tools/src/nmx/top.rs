@@ -1,5 +1,5 @@
-//! `nmx top`: rates of every ring over an interval. On a terminal the screen is drawn anew each time; else, or with `--batch`, each
-//! interval is a block of lines of its own.
+//! `nmx top`: rates of every ring over an interval. On a terminal the screen is drawn anew each time; else, or with
+//! `--batch`, each interval is a block of lines of its own.
 
 use super::status::ring_name;
 use super::table;

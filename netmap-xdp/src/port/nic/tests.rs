@@ -1,5 +1,5 @@
-//! NIC rings over a stand-in for the kernel, and a program that is killed at each store of a sync: whoever comes next loses no buffer,
-//! gives none away twice, and every packet is sent and received once and in order.
+//! NIC rings over a stand-in for the kernel, and a program that is killed at each store of a sync: whoever comes next
+//! loses no buffer, gives none away twice, and every packet is sent and received once and in order.
 
 use super::*;
 use crate::port::{PortRing, Synced};

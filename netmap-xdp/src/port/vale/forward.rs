@@ -367,8 +367,8 @@ impl Scratch {
         }
     }
 
-    /// Fills a reservation with the plain packets from `at` on; returns how many. Called once for many packets, and by itself it has
-    /// more registers to work with.
+    /// Fills a reservation with the plain packets from `at` on; returns how many. Called once for many packets, and by
+    /// itself it has more registers to work with.
     #[inline(never)]
     fn fill_plain(&self, k: &Kring, to: &Kring, lease: Lease, at: u16) -> (u32, u32) {
         let (slots, into) = (to.slots(), to.packets());

@@ -1,7 +1,8 @@
 //! Facts about network interfaces, asked of the kernel afresh each time.
 //!
 //! Everything is about the network namespace of the calling thread: each call opens a socket there and closes it again.
-//! Only [`Watch`] keeps its socket. Nothing is cached here, nothing changed but the offloads, and no call waits for anything but the kernel's own locks.
+//! Only [`Watch`] keeps its socket. Nothing is cached here, nothing changed but the offloads, and no call waits for
+//! anything but the kernel's own locks.
 
 pub mod bpf;
 mod ethtool;
