@@ -405,7 +405,7 @@ impl NicPort {
         for i in selection.rx.clone() {
             self.receive(i, region)?;
         }
-        self.set_pending(region);
+        self.tell(region);
         self.cut();
         Ok(())
     }
@@ -551,7 +551,6 @@ impl NicPort {
             rx_size: size_of_rings(self.slots(Dir::Rx)),
             tx_size: size_of_rings(self.slots(Dir::Tx)),
             geometry: self.geometry,
-            multi_buffer: self.multi_buffer,
             always: settings().polling.always == Some(true),
             busy: settings().polling.is_busy(),
         }
@@ -604,13 +603,15 @@ impl NicPort {
         self.spares.saturating_mul(self.rings.counts().rx.into())
     }
 
-    fn set_pending(&self, region: &Region) {
+    /// Tells the rings whether they have started, and what is known since they did.
+    fn tell(&self, region: &Region) {
         for kring in self.rings.krings(region) {
             if HostSide::is_host(&self.rings, kring.dir(), kring.id()) {
                 continue;
             }
             let waits = self.queues.get(&u32::from(kring.id())).is_some_and(|q| !q.socket.bound());
             kring.state().pending.store(waits.into(), Relaxed);
+            kring.state().chains.store(self.multi_buffer.into(), Relaxed);
         }
     }
 
@@ -650,7 +651,7 @@ impl NicPort {
                 Err(e) => return Err(unbound(&self.dev, i, e)),
             }
         }
-        self.set_pending(region);
+        self.tell(region);
         Ok(())
     }
 

@@ -30,14 +30,12 @@ pub const MAX_CHAIN: u32 = 17;
 /// What the engine tells of a socket to whoever maps its rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicPlan {
-    /// Entries of fill and receive ring.
+    /// Entries of the receive ring; the fill ring has [`fill_size`] of them.
     pub rx_size: u32,
     /// Entries of transmit and completion ring.
     pub tx_size: u32,
     /// How buffers lie in the UMEM.
     pub geometry: Geometry,
-    /// Whether frames may span buffers.
-    pub multi_buffer: bool,
     /// The driver does not say when it waits to be told.
     pub always: bool,
     /// Who syncs polls the queue.
@@ -205,7 +203,7 @@ impl NicTx {
             return Err(Drop::TooShort);
         }
         let plan = self.plan.geometry.transmit_at(idx, offset, len, false);
-        if plan.second.is_some() && !self.plan.multi_buffer { Err(Drop::TooLong) } else { Ok(plan) }
+        if plan.second.is_some() && k.state().chains.load(Relaxed) == 0 { Err(Drop::TooLong) } else { Ok(plan) }
     }
 
     /// One frame of several slots, from `first`; it is sent whole or not at all.
@@ -227,7 +225,7 @@ impl NicTx {
             walk.clone().for_each(|i| k.held(i).store(NO_BUFFER, Relaxed));
             Chain::Dropped(next, why)
         };
-        if !self.plan.multi_buffer || slots > MAX_CHAIN {
+        if k.state().chains.load(Relaxed) == 0 || slots > MAX_CHAIN {
             return give_up(Drop::BadChain);
         }
         if !batch.fits(2 * slots) {

@@ -207,6 +207,7 @@ impl Kring {
         s.lock.store(0, Relaxed);
         s.stopped.store(0, Relaxed);
         s.pending.store(0, Relaxed);
+        s.chains.store(0, Relaxed);
         s.peer_tail.store(tail, Relaxed);
         s.producer.store(0, Relaxed);
         s.lease.store(0, Relaxed);

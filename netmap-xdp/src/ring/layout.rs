@@ -98,7 +98,9 @@ shared_struct! {
         pub taps: AtomicU32,
         /// Not 0 if who synced the ring died over it.
         pub repair: AtomicU32,
-        _pad0: [AtomicU32; 11],
+        /// NIC rings: not 0 if frames of several buffers can be sent. Known once an interface has been up.
+        pub chains: AtomicU32,
+        _pad0: [AtomicU32; 10],
         /// Next slot to be processed: `nr_hwcur`.
         pub hwcur: AtomicU32,
         /// First slot of the kernel's: `nr_hwtail`.

@@ -166,7 +166,7 @@ impl NicPort {
             // Still down, or gone: the next turn tells.
             let _ = self.bind(i);
         }
-        self.set_pending(region);
+        self.tell(region);
         if !waits(self) {
             log(Level::Info, format_args!("{} is up: started", self.dev.name));
         }

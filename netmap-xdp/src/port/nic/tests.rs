@@ -61,12 +61,13 @@ impl World {
         };
         let kring = Kring::attach(region, place, private, KringPlace { offset: 0, room }).unwrap();
         kring.format();
+        kring.state().chains.store(1, Relaxed);
         for i in 0..SLOTS {
             kring.slot(i).buf_idx.store(i + 2, Relaxed);
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
         let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap();
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, multi_buffer: true, always: false, busy: false };
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
@@ -347,7 +348,6 @@ fn a_ring_tells_the_nics_time_once_there_is_one() {
         rx_size: SLOTS,
         tx_size: SLOTS,
         geometry: Geometry::new(Chunks::Unaligned, 2048).unwrap(),
-        multi_buffer: true,
         always: false,
         busy: false,
     };
