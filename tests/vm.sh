@@ -110,7 +110,10 @@ mount -t tmpfs tmpfs /upper; mkdir /upper/u /upper/w
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/u,workdir=/upper/w overlay /new || poweroff -f
 for d in proc sys dev; do mount --move /\$d /new/\$d; done
 mkdir -p /new/dev/pts /new/dev/shm
-mount -t devpts devpts /new/dev/pts; mount -t tmpfs tmpfs /new/dev/shm; mount -t tmpfs tmpfs /new/run; mount -t tmpfs tmpfs /new/tmp
+mount -t devpts devpts /new/dev/pts; mount -t tmpfs tmpfs /new/dev/shm; mount -t tmpfs tmpfs /new/run
+# The tree may lie under /tmp.
+mkdir /here; mount --bind "/new$here" /here
+mount -t tmpfs tmpfs /new/tmp; mkdir -p "/new$here"; mount --bind /here "/new$here"
 mount -t bpf bpf /new/sys/fs/bpf 2>/dev/null
 mkdir -p /new/lib/modules; mount --bind "/new$kernel/lib/modules" /new/lib/modules 2>/dev/null
 ${out:+mkdir -p "/new$out"; mount -t 9p -o trans=virtio,version=9p2000.L out "/new$out"}
