@@ -47,7 +47,7 @@ test: deps ## all tests (as root)
 	@bash mk/test.sh
 
 # The cards of qemu, each with the modes that its driver has. An igb cuts what is longer than 1024 bytes without copying.
-vm-nics: ## what an interface has to do, on emulated cards under a recent kernel: zero-copy, native, generic (as root; half an hour)
+vm-nics: ## what an interface has to do, on emulated cards under a recent kernel: zero-copy, native, generic (as root; ten minutes)
 	cargo build --workspace --locked
 	@set -e; wire=$$(cargo test -p netmap-xdp-tests --test nic_wire --locked --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p'); \
 	run() { tests/vm.sh -s sid -n 2 -t 900 -d "$$1" env NMX_NICS=eth0,eth1 NMX_MODES="$$2" NMX_MTU="$$3" "$$wire" --test-threads 1; }; \
