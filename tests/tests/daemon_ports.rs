@@ -1,5 +1,6 @@
 //! NIC ports through netmapd: who shares, who is refused, who keeps what alive, and what death leaves behind.
 
+use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp_tests::{
     Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, wait_until, workspace,
 };
@@ -212,12 +213,27 @@ fn traffic_goes_on_when_netmapd_is_killed_and_the_next_one_serves() {
 #[test]
 fn other_queues_of_an_interface_are_served_while_a_survivor_has_its_own() {
     needs_root!();
+    other_queues_are_served_while_a_survivor_has_its_own(&[], "netmap_redirect");
+}
+
+#[test]
+fn the_same_with_a_program_that_asks_the_nic_for_times() {
+    needs_root!();
+    if bpf::kernel_version() < (6, 3) {
+        netmap_xdp_tests::skip!("drivers tell times since Linux 6.3");
+    }
+    let settings = [("NETMAP_XDP_TIMESTAMPS", "hardware"), ("NETMAP_XDP_MODE", "native")];
+    other_queues_are_served_while_a_survivor_has_its_own(&settings, "netmap_stamped");
+}
+
+fn other_queues_are_served_while_a_survivor_has_its_own(settings: &[(&str, &str)], name: &str) {
     let (pair, daemons) = (Veth::new().queues(2).build(), Daemons::new());
-    let daemon = daemons.start(&[]);
+    let daemon = daemons.start_with(&[], settings);
     let survivor = holder(&pair, &daemons, &["hold", "veth0", "0"]);
     let program = pair.a.wait_xdp(SOON);
+    assert_eq!(bpf::program_name(program.id).as_deref(), Some(name));
     kill(daemon);
-    let _next = daemons.start(&[]);
+    let _next = daemons.start_with(&[], settings);
     // Packets of queue 1 arrive by the program that was there.
     let at = |end: &netmap_xdp_tests::End, program, port, more: &[&str]| {
         let program = netmap_xdp_tests::c_program(program);
