@@ -431,7 +431,7 @@ impl NicRx {
             Some(geometry.fill(idx))
         };
         // See `fill_size`.
-        let used = distance(k.hwtail(), at.get(), n) + self.plan.rx_size;
+        let used = distance(k.hwtail(), at.get(), n).saturating_add(self.plan.rx_size);
         let posted = self.fill.produce_by([want, used], next, |to, publish| k.hand_over(to, at.get(), publish))?;
         // SYNC death: what the kernel has, or what it may have, is not spare: in this order again.
         compiler_fence(SeqCst);
