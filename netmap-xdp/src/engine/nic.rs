@@ -532,18 +532,20 @@ impl NicPort {
             self.multi_buffer = socket.multi_buffer() || (multi_buffer && socket.bound());
             // Some kernels bind a socket all the same.
             if !self.dev.up || !socket.bound() {
-                log(
-                    Level::Warn,
-                    format_args!(
-                        "{0} is down: it is bound, and starts when it comes up: `ip link set {0} up`",
-                        self.dev.name
-                    ),
-                );
+                self.says_down();
             }
         }
         let mapped = socket.bound();
         self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
         Ok(())
+    }
+
+    fn says_down(&self) {
+        let name = &self.dev.name;
+        log(
+            Level::Warn,
+            format_args!("{name} is down: it is bound, and starts when it comes up: `ip link set {name} up`"),
+        );
     }
 
     fn plan(&self) -> NicPlan {
@@ -643,13 +645,17 @@ impl NicPort {
 
     /// The client has mapped what it was granted.
     pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
+        let mut down = false;
         for i in self.selected(selection) {
             self.queues.entry(i).and_modify(|queue| queue.mapped = true);
             match self.bind(i) {
-                // It starts when the interface comes up.
-                Ok(()) | Err(BindError::Down) => {}
+                Ok(()) => {}
+                Err(BindError::Down) => down = true,
                 Err(e) => return Err(unbound(&self.dev, i, e)),
             }
+        }
+        if down {
+            self.says_down();
         }
         self.tell(region);
         Ok(())

@@ -4,6 +4,7 @@
 use super::NicPort;
 use crate::ctl::{Failure, Selection};
 use crate::port::nic::MAX_CHAIN;
+use crate::sys::netdev::bpf;
 use crate::sys::{Level, Mode, NIC_BUF_SIZES, log, settings};
 use crate::xsk::{Chunks, Geometry, HEADERS};
 
@@ -100,8 +101,8 @@ impl NicPort {
     pub(super) fn check_mtu(&self, selection: &Selection) -> Result<(), Failure> {
         let nic = self.nic_part(selection);
         let [tx, rx] = self.rings.slots();
-        // Of an interface that is down it is not known yet.
-        let unknown = !self.queues.values().any(|q| q.socket.bound());
+        // Of an interface that is down it is not known yet, unless the kernel has none of them.
+        let unknown = !self.queues.values().any(|q| q.socket.bound()) && bpf::kernel_version() >= (6, 6);
         let chains = match settings().whole_frames {
             true => Err("NETMAP_XDP_FRAGS=off allows no chains of them"),
             false if self.multi_buffer || unknown => Ok(()),
