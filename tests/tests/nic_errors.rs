@@ -80,10 +80,12 @@ fn an_mtu_that_does_not_fit_a_buffer_is_refused_where_frames_must_be_whole() {
     needs_root!();
     let pair = Veth::new().build();
     pair.a.set(&["mtu", "3000"]);
-    // The kernel that has no frames of several buffers is imitated; this one has them.
+    // The kernel that has no frames of several buffers is imitated, where it has them.
     let whole = [("NETMAP_XDP_FRAGS", "off")];
     refused(&pair.a, &["veth0"], &whole, "EINVAL", &["veth0", "MTU 3000", "does not fit", "mtu 2030"]);
-    assert_eq!(result(&register(&pair.a, &["veth0"], &[])), "ok");
+    if has_chains() {
+        assert_eq!(result(&register(&pair.a, &["veth0"], &[])), "ok");
+    }
     pair.a.set(&["mtu", "1500"]);
     assert_eq!(result(&register(&pair.a, &["veth0"], &whole)), "ok");
 }

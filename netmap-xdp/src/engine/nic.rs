@@ -645,7 +645,7 @@ impl NicPort {
 
     /// The client has mapped what it was granted.
     pub fn mapped(&mut self, selection: &Selection, region: &Region) -> Result<(), Failure> {
-        let mut down = false;
+        let mut down = !self.dev.up;
         for i in self.selected(selection) {
             self.queues.entry(i).and_modify(|queue| queue.mapped = true);
             match self.bind(i) {
@@ -654,7 +654,8 @@ impl NicPort {
                 Err(e) => return Err(unbound(&self.dev, i, e)),
             }
         }
-        if down {
+        // Otherwise that was said when the queues were opened.
+        if down && self.late {
             self.says_down();
         }
         self.tell(region);
