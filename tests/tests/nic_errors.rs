@@ -247,11 +247,6 @@ fn zero_copy_that_is_forced_and_not_there_is_refused() {
     refused(&pair.a, &["veth0"], &[("NETMAP_XDP_MODE", "zerocopy")], "EOPNOTSUPP", &["veth0"]);
 }
 
-/// Whether the kernel has AF_XDP frames of several buffers.
-fn has_chains() -> bool {
-    netmap_xdp::sys::netdev::bpf::kernel_version() >= (6, 6)
-}
-
 #[test]
 fn an_mtu_above_a_buffer_is_served_by_chains_which_is_said() {
     needs_root!();

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use netmap_xdp::api::{Interest, Port};
+use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp_tests::{Cmd, End, Finished, Pair, Veth, c_program, compile_c, patient, wait_until, workspace};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,6 +23,11 @@ const SOAK_LIMIT: Duration = Duration::from_secs(3600);
 /// How much of everything a long run asks for, by `NMX_SOAK`; none in the usual one.
 pub fn soak() -> Option<u64> {
     std::env::var("NMX_SOAK").ok()?.parse().ok()
+}
+
+/// Whether the kernel has AF_XDP frames of several buffers.
+pub fn has_chains() -> bool {
+    bpf::kernel_version() >= (6, 6)
 }
 
 /// Goes on in a process of the test's own, as root, with the given environment: `alone!("NETMAP_XDP_MODE" = "generic")`.
