@@ -10,7 +10,7 @@
 
 use super::lease::{self, Lease};
 use super::switch::{BROADCAST, Head, MAX_PORTS, MAX_RINGS, NOWHERE, Switch, addresses};
-use super::{Destination, Directory, Inlet, Seat};
+use super::{Destination, Directory, Inlet, Patience, Seat};
 use crate::abi::{
     NETMAP_MAX_FRAGS, NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_MASK, NS_PORT_SHIFT,
 };
@@ -88,6 +88,8 @@ pub(super) struct Scratch {
     /// Queues that are not empty, but for that of what goes everywhere.
     waiting: Vec<u16>,
     mates: Vec<Option<Mate>>,
+    /// With each port.
+    patience: Vec<Patience>,
     indirect: Box<[u8]>,
 }
 
@@ -100,6 +102,7 @@ impl Scratch {
             queues: vec![NOTHING; FLOOD + 1],
             waiting: Vec::with_capacity(FLOOD),
             mates: (0..MAX_PORTS).map(|_| None).collect(),
+            patience: vec![Patience::sender(); MAX_PORTS],
             indirect: vec![0; *BUF_SIZES.end() as usize].into_boxed_slice(),
         }
     }
@@ -335,7 +338,7 @@ impl Scratch {
         let mut mate = known.unwrap_or_else(|| Mate { generation, to: directory.resolve(seat.id, port, generation) });
         if let Some(Some(inlet)) = mate.to.as_ref().and_then(|to| to.rings.get(ring as usize)) {
             let headers = [seat.switch.port(seat.port), entry].map(|p| p.header.load(Relaxed).min(12) as u16);
-            self.fill(k, inlet, self.queues[q], flood, headers);
+            self.fill(k, inlet, q, flood, headers);
             if inlet.stale() {
                 // Its monitors changed under our hands, and those of now are to see it too. SYNC vale-generation: as above.
                 let generation = entry.generation.load(Acquire);
@@ -348,12 +351,13 @@ impl Scratch {
         self.mates[usize::from(port)] = Some(mate);
     }
 
-    fn fill(&mut self, k: &Kring, inlet: &Inlet, own: Queue, flood: Queue, headers: [u16; 2]) {
+    fn fill(&mut self, k: &Kring, inlet: &Inlet, q: usize, flood: Queue, headers: [u16; 2]) {
+        let (own, port) = (self.queues[q], q / RINGS);
         // Whoever syncs holds the ring's lock, with its own number in it.
         let client = k.state().lock.load(Relaxed).clamp(1, i32::MAX as u32);
         let to = &inlet.kring;
         let (want, packets) = (own.slots + flood.slots, own.packets + flood.packets);
-        let Some(lease) = lease::reserve(to, want, packets, client) else { return };
+        let Some(lease) = lease::reserve(to, want, packets, client, &mut self.patience[port]) else { return };
         // Packets are copied as they lie: same header, same offset.
         let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
         let plain = alike && own.plain && flood.head == NIL && to.buf_size() >= k.buf_size();
@@ -362,7 +366,7 @@ impl Scratch {
         } else {
             self.fill_any(k, to, lease, own.head, flood.head, headers)
         };
-        if lease::report(to, lease, used, packets - done, client) {
+        if lease::report(to, lease, used, packets - done, client, &mut self.patience[port]) {
             inlet.announce(client);
         }
     }

@@ -4,27 +4,22 @@
 //!   hwcur .. peer_tail   the receiver's           peer_tail .. lease   reserved by senders
 //! ```
 //! `held` of the first slot of a reservation says whose it is, or that it is done and where it ends; `peer_tail` passes over
-//! reservations in their order, whoever finishes first. The lock is held for a few instructions, never while packets are
-//! copied, so a sender that was put to sleep in the middle of a copy delays packets and loses none. What a dead sender
-//! leaves behind, lock and reservations, [`bury`] clears.
+//! reservations in their order, whoever finishes first. The lock ([`turn`]) is never held while packets are copied, so a
+//! sender that was put to sleep in the middle of a copy delays packets and loses none. What a dead sender leaves behind, lock
+//! and reservations, [`bury`] clears.
 //!
 //! All of it lies in memory that other processes write: indexes are checked, loops are bounded.
 
+use super::turn::{self, Patience};
 use crate::index::{distance, next_slot};
 use crate::ring::{Drop, Kring};
-use crate::sync::{AtomicU32, Ordering::*};
+use crate::sync::Ordering::*;
 
 /// What the engine's own senders, which serve attached ports, write into locks and reservations: no client has this number.
 /// They die together.
 pub const SERVER: u32 = (1 << 31) - 2;
 /// In `held`: a reservation that is being filled, by the client in the other bits.
 const FILLING: u32 = 1 << 31;
-/// Attempts at the lock before the first yield.
-const SPINS: u32 = 200;
-/// Yields before a sender that wants to reserve gives up, and its packets are dropped.
-const PATIENCE: u32 = 200;
-/// The same for one that has something to report: giving up leaves a reservation for [`bury`].
-const LONG_PATIENCE: u32 = 20_000;
 
 /// Slots that a sender may fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,52 +30,17 @@ pub struct Lease {
     pub slots: u32,
 }
 
-/// The producers' lock.
-struct Lock<'a>(&'a AtomicU32);
-
-impl std::ops::Drop for Lock<'_> {
-    fn drop(&mut self) {
-        // SYNC producer-lock: pairs with the acquire in `lock`.
-        self.0.store(0, Release);
-    }
-}
-
-#[inline]
-fn lock(k: &Kring, client: u32, patience: u32) -> Option<Lock<'_>> {
-    let cell = &k.state().producer;
-    // SYNC producer-lock: acquire pairs with the release in `Lock::drop`.
-    if cell.compare_exchange(0, client, Acquire, Relaxed).is_ok() {
-        return Some(Lock(cell));
-    }
-    contend(cell, client, patience)
-}
-
-#[cold]
-fn contend(cell: &AtomicU32, client: u32, patience: u32) -> Option<Lock<'_>> {
-    for i in 0..SPINS + patience {
-        if i < SPINS {
-            std::hint::spin_loop()
-        } else {
-            std::thread::yield_now()
-        }
-        if cell.load(Relaxed) == 0 && cell.compare_exchange(0, client, Acquire, Relaxed).is_ok() {
-            return Some(Lock(cell));
-        }
-    }
-    None
-}
-
 #[inline]
 fn ahead(i: u32, by: u32, n: u32) -> u32 {
     let to = i + by;
     if to >= n { to - n } else { to }
 }
 
-/// Reserves up to `want` slots of receive ring `k` for `client` (not 0, below 2^31). None: the ring is full or too busy, and
-/// `packets` are counted as dropped; or it is gone, or in a state that cannot be.
+/// Reserves up to `want` slots of receive ring `k` for `client` (not 0, below 2^31). None: the ring is full or nobody gets at
+/// it, and `packets` are counted as dropped; or it is gone, or in a state that cannot be.
 #[inline]
-pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32) -> Option<Lease> {
-    let Some(_lock) = lock(k, client, PATIENCE) else {
+pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32, patience: &mut Patience) -> Option<Lease> {
+    let Some(_turn) = turn::take(k, client, patience) else {
         k.dropped_many(Drop::NoRoom, packets.into());
         return None;
     };
@@ -106,12 +66,19 @@ pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32) -> Option<Lease>
 /// The first `used` slots of a reservation hold packets, and `lost` packets found no room; returns whether the receiver
 /// has something new.
 #[inline]
-pub fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32) -> bool {
-    let Some(_lock) = lock(k, client, LONG_PATIENCE) else { return false };
+pub fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32, patience: &mut Patience) -> bool {
     let (s, n) = (k.state(), k.num_slots());
     if lost > 0 {
         k.dropped_many(Drop::NoRoom, lost.into());
     }
+    let Some(_turn) = turn::take(k, client, patience) else {
+        // Whoever holds the lock passes over it later, with a reservation of its own.
+        let reserved = ahead(lease.start, lease.slots, n);
+        empty(k, ahead(lease.start, used.min(lease.slots), n), reserved);
+        // SYNC vale-mark: release pairs with the acquire in `advance`: the slots of the reservation are filled.
+        k.held(lease.start).store(reserved + 1, Release);
+        return false;
+    };
     let mut end = ahead(lease.start, used.min(lease.slots), n);
     if used < lease.slots {
         let reserved = ahead(lease.start, lease.slots, n);
@@ -154,7 +121,8 @@ fn advance(k: &Kring) -> bool {
         if at >= n || at == lease {
             break;
         }
-        let mark = k.held(at).load(Relaxed);
+        // SYNC vale-mark: acquire pairs with the release in `report`, of a mark that was set without the lock.
+        let mark = k.held(at).load(Acquire);
         if mark == 0 || mark > n {
             break;
         }
@@ -169,26 +137,29 @@ fn advance(k: &Kring) -> bool {
     true
 }
 
-/// No sender reserves from now on; false if the lock could not be had, because its holder is dead.
+/// No sender reserves from now on; false if the lock could not be had, because its holder is dead or stopped.
 pub fn halt(k: &Kring, client: u32) -> bool {
-    let lock = lock(k, client, PATIENCE);
+    let turn = turn::take(k, client, &mut Patience::none());
     k.state().stopped.store(1, Relaxed);
-    lock.is_some()
+    turn.is_some()
 }
 
 /// Whether no reservation is being filled.
 pub fn quiet(k: &Kring, client: u32) -> bool {
     let s = k.state();
-    lock(k, client, PATIENCE).is_some_and(|_lock| s.peer_tail.load(Relaxed) == s.lease.load(Relaxed))
+    turn::take(k, client, &mut Patience::none()).is_some_and(|_turn| {
+        advance(k);
+        s.peer_tail.load(Relaxed) == s.lease.load(Relaxed)
+    })
 }
 
 /// A client died: its lock is opened, and what it reserved becomes empty packets. Returns whether the receiver has
 /// something new. For whoever knows who is dead.
-pub fn bury(k: &Kring, dead: u32, client: u32) -> bool {
+pub fn bury(k: &Kring, dead: u32, client: u32, patience: &mut Patience) -> bool {
     let (s, n) = (k.state(), k.num_slots());
-    let died_inside = s.producer.compare_exchange(dead, client, Acquire, Relaxed).is_ok();
-    let lock = if died_inside { Some(Lock(&s.producer)) } else { lock(k, client, LONG_PATIENCE) };
-    let Some(_lock) = lock else { return false };
+    let inherited = turn::inherit(k, dead, client);
+    let died_inside = inherited.is_some();
+    let Some(_turn) = inherited.or_else(|| turn::take(k, client, patience)) else { return false };
     let lease = s.lease.load(Relaxed);
     let mut at = s.peer_tail.load(Relaxed);
     for _ in 0..n {
@@ -216,6 +187,7 @@ mod tests {
     use crate::ring::{Dir, KringPlace, RingPlace};
     use crate::shm::Memory;
     use crate::sys::sealed_memfd;
+    use std::time::Duration;
 
     fn ring(slots: u32) -> Kring {
         let map = |n| Memory::map(&sealed_memfd(c"test", n).unwrap(), n, 0, false).unwrap();
@@ -223,6 +195,18 @@ mod tests {
         let k = Kring::attach(&map(1 << 18), place, &map(1 << 16), KringPlace { offset: 0, room: 0 }).unwrap();
         k.format();
         k
+    }
+
+    fn reserve(k: &Kring, want: u32, packets: u32, client: u32) -> Option<Lease> {
+        super::reserve(k, want, packets, client, &mut Patience::sender())
+    }
+
+    fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32) -> bool {
+        super::report(k, lease, used, lost, client, &mut Patience::sender())
+    }
+
+    fn bury(k: &Kring, dead: u32, client: u32) -> bool {
+        super::bury(k, dead, client, &mut Patience::burial())
     }
 
     fn tail(k: &Kring) -> u32 {
@@ -267,6 +251,57 @@ mod tests {
         let a = reserve(&k, 4, 4, 1).unwrap();
         assert!(!report(&k, a, 0, 4, 1));
         assert_eq!((tail(&k), k.state().lease.load(Relaxed)), (9, 9));
+    }
+
+    #[test]
+    fn a_sender_waits_for_one_that_lost_its_processor_with_the_lock() {
+        let k = ring(16);
+        for _ in 0..3 {
+            k.state().producer.store(7, Relaxed);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(30));
+                    k.state().producer.store(0, Release);
+                });
+                let lease = reserve(&k, 3, 3, 1).unwrap();
+                assert!(report(&k, lease, 3, 0, 1));
+            });
+            k.set_hwcur(tail(&k));
+        }
+        assert_eq!(k.drops()[Drop::NoRoom as usize].2, 0);
+    }
+
+    #[test]
+    fn what_was_sent_past_one_that_was_stopped_with_the_lock_arrives_when_it_goes_on() {
+        let k = ring(16);
+        let (stopped, lease) = (reserve(&k, 2, 2, 7).unwrap(), reserve(&k, 4, 4, 1).unwrap());
+        (0..3).for_each(|i| k.slot(lease.start + i).len.store(99, Relaxed));
+        k.state().producer.store(7, Relaxed);
+        let start = std::time::Instant::now();
+        let mut patience = Patience::sender();
+        assert!(!super::report(&k, lease, 3, 1, 1, &mut patience));
+        assert_eq!(super::reserve(&k, 4, 4, 1, &mut patience), None);
+        for _ in 0..20 {
+            assert_eq!(super::reserve(&k, 4, 4, 1, &mut patience), None);
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "it was waited for again and again");
+        assert_eq!((tail(&k), k.drops()[Drop::NoRoom as usize].2), (0, 1 + 21 * 4));
+        k.state().producer.store(0, Relaxed);
+        assert!(report(&k, stopped, 2, 0, 7));
+        assert_eq!(tail(&k), 6);
+        let lengths: Vec<_> = (2..6).map(|i| k.slot(i).len.load(Relaxed)).collect();
+        assert_eq!(lengths, [99, 99, 99, 0]);
+    }
+
+    #[test]
+    fn a_ring_that_is_halted_settles_with_the_last_mark_set_without_the_lock() {
+        let k = ring(16);
+        let lease = reserve(&k, 4, 4, 1).unwrap();
+        k.state().producer.store(7, Relaxed);
+        assert!(!halt(&k, 2) && !quiet(&k, 2));
+        assert!(!super::report(&k, lease, 4, 0, 1, &mut Patience::none()));
+        k.state().producer.store(0, Relaxed);
+        assert!(quiet(&k, 2));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod forward;
 pub mod lease;
 pub mod switch;
+mod turn;
 
 use super::{Audience, BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
@@ -23,6 +24,7 @@ use forward::Scratch;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, TryLockError};
 use switch::Switch;
+pub use turn::Patience;
 
 /// The receive rings of a port, mapped for its peers to fill.
 pub struct Destination {
@@ -189,6 +191,6 @@ impl Carrier for ValeRx {
     }
 
     fn bury_engine(&self, k: &Kring, client: u32) {
-        lease::bury(k, lease::SERVER, client);
+        lease::bury(k, lease::SERVER, client, &mut Patience::burial());
     }
 }
