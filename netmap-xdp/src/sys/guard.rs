@@ -85,6 +85,16 @@ pub fn guard(what: &str) -> Result<(), String> {
     match retry(|| unsafe { syscall(libc::SYS_read, args) }) {
         Ok(1) => Ok(()),
         // The last copy was closed, by whatever death.
-        _ => Watch::open(trail.ifindex()).and_then(|at| offloads.restore(&at)).map_err(|e| e.to_string()),
+        _ => restore(&offloads, &mut trail).map_err(|e| e.to_string()),
+    }
+}
+
+/// Where the interface is, also if it is moved meanwhile.
+fn restore(offloads: &Offloads, trail: &mut Trail) -> Result<(), Error> {
+    loop {
+        let restored = Watch::open(trail.ifindex()).and_then(|at| offloads.restore(&at));
+        if restored.is_ok() || !trail.follow()? {
+            return restored;
+        }
     }
 }

@@ -52,17 +52,27 @@ impl Trail {
         self.ifindex
     }
 
-    /// Reads the news, and moves the calling thread to where the interface is now. An error: it is out of reach.
-    pub fn follow(&mut self) -> Result<(), Error> {
+    /// Reads the news, and moves the calling thread to where the interface is now; returns whether that is another place
+    /// than before. An error: it is out of reach.
+    pub fn follow(&mut self) -> Result<bool, Error> {
+        let mut before: Option<(Rtnl, i32)> = None;
         // Somebody may go on moving it for ever.
         for _ in 0..MOST {
-            let Some(gone) = self.notices.departure(self.ifindex) else { return Ok(()) };
+            let own = || number_of(&Rtnl::open().ok()?, &open_namespace("/proc/thread-self/ns/net".as_ref()).ok()?);
+            let here = |number: Option<i32>| number.is_none() || number == own();
+            // What left again before it was listened to there was heard from where it came from.
+            let gone = self.notices.departure(here, self.ifindex).or_else(|| {
+                let (notices, there) = before.as_ref()?;
+                notices.departure(|number| number == Some(*there), self.ifindex)
+            });
+            let Some(gone) = gone else { return Ok(before.is_some()) };
             let failed = |e| Error::new("RTM_GETNSID", format!("of namespace {}", gone.namespace), e);
             let there = find(gone.namespace).ok_or(failed(Errno(libc::ENOENT)))?;
             enter_namespace(&there).map_err(|e| Error::new("setns", "to where an interface was moved", e))?;
-            *self = Trail::open(gone.ifindex)?;
+            let next = Trail::open(gone.ifindex)?;
+            before = Some((std::mem::replace(self, next).notices, gone.namespace));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -72,9 +72,16 @@ impl Rtnl {
         Rtnl(socket)
     }
 
-    /// One that hears what happens to the things of `groups` (`RTMGRP_*`), and is for nothing else.
+    /// One that hears what happens to the things of `groups` (`RTMGRP_*`), and is for nothing else; with CAP_NET_BROADCAST
+    /// also in namespaces that its own has numbers for.
     pub fn listening(groups: u32) -> Result<Rtnl, Error> {
         let rtnl = Rtnl::open()?;
+        let (option, on) = (libc::NETLINK_LISTEN_ALL_NSID as usize, 1i32);
+        // SAFETY: the value is a local, with its own length.
+        let _ = unsafe {
+            let (at, len) = (&raw const on as usize, size_of_val(&on));
+            syscall(libc::SYS_setsockopt, [rtnl.fd() as usize, libc::SOL_NETLINK as usize, option, at, len, 0])
+        };
         let address = [u32::from(libc::AF_NETLINK as u16), 0, groups]; // sockaddr_nl: family, port, groups
         let (at, len) = (address.as_ptr() as usize, size_of_val(&address));
         // SAFETY: the address is a local, with its own length.
@@ -82,10 +89,12 @@ impl Rtnl {
         bound.map(|_| rtnl).map_err(|errno| Error::new("bind", "AF_NETLINK", errno))
     }
 
-    /// The next notice of an interface that was moved to another namespace, if one has come.
-    pub fn departure(&self, ifindex: u32) -> Option<Departure> {
+    /// The next notice of an interface that was moved from a namespace to another, if one has come. `is_from` is asked about
+    /// the number that the socket's namespace has for the former, which may be its own, and may be none.
+    pub fn departure(&self, is_from: impl Fn(Option<i32>) -> bool, ifindex: u32) -> Option<Departure> {
         loop {
-            let found = self.receive(|datagram| Ok(Some(departure(datagram, ifindex))));
+            let found = self
+                .receive_from(|datagram, number| Ok(Some(departure(datagram, ifindex).filter(|_| is_from(number)))));
             match found {
                 Ok(None) => {}
                 Ok(gone) => return gone,
@@ -165,24 +174,43 @@ impl Rtnl {
 
     /// Reads datagrams of the kernel until `take` makes something of one.
     fn receive<T>(&self, mut take: impl FnMut(&[u8]) -> Result<Option<T>, Errno>) -> Result<T, Errno> {
+        self.receive_from(|datagram, _| take(datagram))
+    }
+
+    /// The same with the number of the namespace that each is about, if it has one.
+    fn receive_from<T>(
+        &self,
+        mut take: impl FnMut(&[u8], Option<i32>) -> Result<Option<T>, Errno>,
+    ) -> Result<T, Errno> {
         let mut buffer = vec![0u8; ANSWER_MAX];
         for _ in 0..STRANGERS_MAX {
             let mut from = [0u32; 3]; // sockaddr_nl: family, port, groups
-            let mut from_len = size_of_val(&from) as libc::socklen_t;
+            let mut control = [0u64; 3]; // cmsghdr: length, level and type; an int
+            let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            // SAFETY: all zero bytes are a valid header.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            header.msg_name = from.as_mut_ptr().cast();
+            header.msg_namelen = size_of_val(&from) as libc::socklen_t;
+            header.msg_iov = &raw mut part;
+            header.msg_iovlen = 1;
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = size_of_val(&control) as _;
             // The kernel answers while it takes the question: an answer that is not there never comes.
             let flags = (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as usize;
-            // SAFETY: the pointers are to locals, with their own lengths.
+            // SAFETY: the header and all it points at are locals, with their own lengths.
             let len = retry(|| unsafe {
-                let (at, len) = (buffer.as_mut_ptr() as usize, buffer.len());
-                let (from, from_len) = (from.as_mut_ptr() as usize, &raw mut from_len as usize);
-                syscall(libc::SYS_recvfrom, [self.fd() as usize, at, len, flags, from, from_len])
+                syscall(libc::SYS_recvmsg, [self.fd() as usize, &raw mut header as usize, flags, 0, 0, 0])
             })?;
-            if from_len as usize != size_of_val(&from) || from[1] != 0 {
+            if header.msg_namelen as usize != size_of_val(&from) || from[1] != 0 {
                 continue; // not from the kernel
             }
+            let kind = control[1].to_ne_bytes();
+            let told = u32_at(&kind, 0) == Some(libc::SOL_NETLINK as u32)
+                && u32_at(&kind, 4) == Some(libc::NETLINK_LISTEN_ALL_NSID as u32);
+            let number = i32_of(&control[2].to_ne_bytes()).filter(|_| told && header.msg_controllen as usize >= 20);
             // With MSG_TRUNC the length is the message's, which may be more than the buffer's.
             let message = buffer.get(..len).ok_or(Errno(libc::EMSGSIZE))?;
-            if let Some(done) = take(message)? {
+            if let Some(done) = take(message, number)? {
                 return Ok(done);
             }
         }
