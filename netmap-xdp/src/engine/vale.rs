@@ -14,8 +14,9 @@ use super::region::Region;
 use super::rings::{Private, RingTable};
 use super::vale_name::{LONGEST, split};
 use crate::ctl::{Condition, Failure, PortName, Register, RingCounts, Selection};
+use crate::port::turn::Patience;
 use crate::port::vale::switch::{MAX_PORTS, MAX_RINGS, MAX_SLOTS, SIZE, Switch};
-use crate::port::vale::{Destination, Inlet, Patience, Seat, lease};
+use crate::port::vale::{Destination, Inlet, Seat, lease};
 use crate::port::{Audience, Wake};
 use crate::ring::{Dir, Kring};
 use crate::shm::Memory;
@@ -551,13 +552,13 @@ impl Switchboard {
 
     /// A client died: what it reserved in receive rings becomes empty packets, and who waits for them is woken.
     pub fn abandon(&self, client: u32, regions: &HashMap<u16, Region>) {
-        let mut patience = Patience::burial();
+        let patience = Patience::once();
         for port in self.ports.values() {
             let Some(region) = regions.get(&port.mem_id) else { continue };
             for ring in port.rings.krings(region).iter().filter(|k| k.dir() == Dir::Rx) {
                 // What the dead was about to show to the ring's monitors, the receiver shows.
                 let hidden = ring.state().shown.load(Relaxed) != ring.state().peer_tail.load(Relaxed);
-                if (lease::bury(ring, client, ENGINE, &mut patience) || hidden)
+                if (lease::bury(ring, client, ENGINE, &patience) || hidden)
                     && let Some(wake) = port.wakes.get(usize::from(ring.id()))
                 {
                     Wake::new(wake.clone(), wake.clone()).rouse(ring);
@@ -568,7 +569,7 @@ impl Switchboard {
             let rings = regions.get(&gone.mem_id).map_or_else(Vec::new, |region| gone.rings.krings(region));
             for ring in rings.iter().filter(|k| k.dir() == Dir::Rx) {
                 // The port is gone: nobody waits for what comes of it.
-                let _ = lease::bury(ring, client, ENGINE, &mut patience);
+                let _ = lease::bury(ring, client, ENGINE, &patience);
             }
         }
     }

@@ -17,6 +17,7 @@
 //! A full monitor ring loses packets and counts them; nothing here waits for a reader. Two rings at most fill a monitor ring
 //! (transmit and receive of one number), and hold `tap_lock` for a few packets at a time.
 
+use super::turn::{Patience, Turn};
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
 use crate::index::{distance, next_slot};
@@ -30,8 +31,6 @@ const BATCH: u32 = 32;
 /// How often somebody who shows what arrived looks for more: who reports meanwhile does not wait. What is left then is
 /// shown by the receiver, who is woken.
 const ROUNDS: u32 = 8;
-/// How often the lock is tried before packets are lost: longer than a batch takes, shorter than anyone would notice.
-const PATIENCE: u32 = 4000;
 
 /// The transmit ring of a monitor: nothing can be sent.
 pub struct MonitorTx;
@@ -100,47 +99,18 @@ pub struct Tap {
     ring: Kring,
     wake: Wake,
     kind: TapKind,
-}
-
-/// The right to write to a monitor ring, or to show what arrived in a ring of a switch.
-pub struct TapLock<'a>(&'a AtomicU32);
-
-impl TapLock<'_> {
-    /// Takes the lock of `k` for `client` (not 0) unless somebody has it.
-    pub fn take(k: &Kring, client: u32) -> Option<TapLock<'_>> {
-        let cell = &k.state().tap_lock;
-        // SYNC tap-lock: acquire pairs with the release in `TapLock::drop`.
-        let free = cell.load(Relaxed) == 0 && cell.compare_exchange(0, client, Acquire, Relaxed).is_ok();
-        free.then(|| TapLock(cell))
-    }
-}
-
-impl std::ops::Drop for TapLock<'_> {
-    fn drop(&mut self) {
-        // SYNC tap-lock: release pairs with the acquire in `Tap::lock`.
-        self.0.store(0, Release);
-    }
+    patience: Patience,
 }
 
 impl Tap {
     /// `ring` is the monitor's; `wake` wakes its reader.
     pub fn new(ring: Kring, wake: Wake, kind: TapKind) -> Tap {
-        Tap { ring, wake, kind }
+        Tap { ring, wake, kind, patience: Patience::lasting() }
     }
 
     /// Whether the monitor gets copies.
     fn copies(&self) -> bool {
         matches!(self.kind, TapKind::Copy | TapKind::Arrival)
-    }
-
-    fn lock(&self, client: u32) -> Option<TapLock<'_>> {
-        for _ in 0..PATIENCE {
-            if let Some(lock) = TapLock::take(&self.ring, client) {
-                return Some(lock);
-            }
-            std::hint::spin_loop();
-        }
-        None
     }
 
     /// Counts packets that the monitor does not get. Not only under the lock, so with a locked instruction.
@@ -154,7 +124,7 @@ impl Tap {
         let (n, m, s) = (from.num_slots(), self.ring.num_slots(), self.ring.state());
         let (mut at, mut left, mut some) = (first, count, false);
         while left > 0 {
-            let Some(_lock) = self.lock(client) else { break };
+            let Some(_turn) = Turn::take(&s.tap_lock, client, &self.patience) else { break };
             let (mut to, hwcur) = (s.peer_tail.load(Relaxed), self.ring.hwcur());
             // SYNC monitor-free: see `MonitorRx::sync`.
             fence(Acquire);
@@ -308,7 +278,7 @@ pub fn show(client: u32, k: &Kring, number: u32, taps: &[Tap]) -> bool {
         // SYNC shown: this fence and the one below are the two sides of one handshake: who finds the lock taken has reported
         // before, and either its holder sees that when it looks again, or the lock was free.
         fence(SeqCst);
-        let Some(lock) = TapLock::take(k, client) else { break };
+        let Some(turn) = Turn::try_take(&s.tap_lock, client) else { break };
         // SYNC vale-tail: acquire pairs with the release in `lease::advance`: the slots before the tail are filled.
         let (from, to) = (s.shown.load(Relaxed), s.peer_tail.load(Acquire));
         if s.taps.load(Relaxed) != number || to >= n {
@@ -320,7 +290,7 @@ pub fn show(client: u32, k: &Kring, number: u32, taps: &[Tap]) -> bool {
         }
         // SYNC vale-shown: release pairs with the acquire in `ValeRx::sync`: what the receiver writes comes after the copies.
         s.shown.store(to, Release);
-        drop(lock);
+        drop(turn);
         // SYNC shown: see above.
         fence(SeqCst);
         if s.peer_tail.load(Relaxed) == to {

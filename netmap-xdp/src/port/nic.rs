@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Shortest frame that a device takes: an Ethernet header.
 const MIN_FRAME: u32 = 14;
+/// Frames that the kernel takes in one go, unless it was told otherwise: `TX_BATCH_SIZE`.
+const KICK: u32 = 32;
 /// Most buffers in one frame: `MAX_SKB_FRAGS` + 1.
 pub const MAX_CHAIN: u32 = 17;
 
@@ -256,9 +258,13 @@ impl NicTx {
     }
 
     /// Tells the kernel until it has taken everything or takes no more.
+    ///
+    /// Before Linux 6.17 it does not say what it has taken until it has come to the end of what it knows of. Then completions
+    /// tell that it moves, and where these are late, it is told as often as the rest may need.
     #[inline]
     fn kick(&self, k: &Kring) {
         let (end, mut at) = self.tx.0.positions();
+        let (mut done, mut blind) = (self.completion.positions().0, 0);
         while at != end && (self.plan.always || self.tx.0.needs_wakeup()) {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
@@ -266,16 +272,21 @@ impl NicTx {
                 self.down.store(!self.down.load(Relaxed), Relaxed);
             }
             let again = match answer {
-                Ok(()) => true,
-                // A frame was refused (EBUSY), or memory or room is short for the moment: the rest is still queued.
-                Err(Errno(libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR)) => true,
+                Ok(()) => now != at,
+                // A frame was refused (EBUSY), it has taken as many as it does in one go (EAGAIN), or memory or room is short
+                // for the moment: the rest is still queued.
+                Err(Errno(libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR)) => {
+                    let before = (at, std::mem::replace(&mut done, self.completion.positions().0));
+                    blind = if (now, done) == before { blind + 1 } else { 0 };
+                    blind <= end.wrapping_sub(now).div_ceil(KICK)
+                }
                 Err(e) => {
                     // Down: nothing moves until it is up.
                     note(k, e);
                     false
                 }
             };
-            if !again || now == at {
+            if !again {
                 break;
             }
             at = now;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::ctl::{Register, Spec};
 use crate::engine::Grant;
-use crate::port::vale::{Patience, lease};
+use crate::port::turn::Patience;
+use crate::port::vale::lease;
 use crate::ring::IfHeader;
 use crate::xsk;
 
@@ -122,7 +123,7 @@ fn buffers_of_a_port_that_a_dead_sender_was_filling_come_back_when_it_is_buried(
     let name = format!("vale0:r@{id}");
     let going = open(&mut e, &name, 0);
     let ring = rings(&e, &going).into_iter().find(|k| k.dir() == Dir::Rx).unwrap();
-    lease::reserve(&ring, 3, 3, SENDER, &mut Patience::none()).unwrap();
+    lease::reserve(&ring, 3, 3, SENDER, &Patience::none()).unwrap();
     let start = std::time::Instant::now();
     e.release(going.id);
     assert!(start.elapsed().as_millis() < 900, "nobody waits for a sender");

@@ -5,6 +5,7 @@ use crate::ring::{KringPlace, RingPlace};
 use crate::shm::Memory;
 use crate::sys::{BUF_SIZE, eventfd, sealed_memfd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const BUFFERS: u32 = 64;
 const BUFFERS_AT: u64 = 64 << 10;
@@ -143,8 +144,10 @@ fn a_lock_that_is_never_given_back_loses_packets_and_stalls_nobody() {
     let stage = Stage::new();
     let (source, tap) = (stage.ring(0, Dir::Rx, 8), stage.tap(1, 8, TapKind::Copy));
     tap.ring.state().tap_lock.store(7, Relaxed);
-    tap.deliver(1, &source, 0, 5);
-    assert_eq!((read(&tap.ring), lost(&tap.ring)), (vec![], 5));
+    let start = Instant::now();
+    (0..20).for_each(|_| tap.deliver(1, &source, 0, 5));
+    assert_eq!((read(&tap.ring), lost(&tap.ring)), (vec![], 100));
+    assert!(start.elapsed() < Duration::from_secs(2), "it was waited for again and again");
 }
 
 #[test]

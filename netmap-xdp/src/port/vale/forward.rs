@@ -10,11 +10,12 @@
 
 use super::lease::{self, Lease};
 use super::switch::{BROADCAST, Head, MAX_PORTS, MAX_RINGS, NOWHERE, Switch, addresses};
-use super::{Destination, Directory, Inlet, Patience, Seat};
+use super::{Destination, Directory, Inlet, Seat};
 use crate::abi::{
     NETMAP_MAX_FRAGS, NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_MASK, NS_PORT_SHIFT,
 };
 use crate::index::next_slot;
+use crate::port::turn::Patience;
 use crate::ring::{Drop, Kring, SlotView};
 use crate::sync::Ordering::*;
 use crate::sys::{BUF_SIZES, OwnProcess, UserMem};
@@ -102,7 +103,7 @@ impl Scratch {
             queues: vec![NOTHING; FLOOD + 1],
             waiting: Vec::with_capacity(FLOOD),
             mates: (0..MAX_PORTS).map(|_| None).collect(),
-            patience: vec![Patience::sender(); MAX_PORTS],
+            patience: (0..MAX_PORTS).map(|_| Patience::lasting()).collect(),
             indirect: vec![0; *BUF_SIZES.end() as usize].into_boxed_slice(),
         }
     }
@@ -357,7 +358,7 @@ impl Scratch {
         let client = k.state().lock.load(Relaxed).clamp(1, i32::MAX as u32);
         let to = &inlet.kring;
         let (want, packets) = (own.slots + flood.slots, own.packets + flood.packets);
-        let Some(lease) = lease::reserve(to, want, packets, client, &mut self.patience[port]) else { return };
+        let Some(lease) = lease::reserve(to, want, packets, client, &self.patience[port]) else { return };
         // Packets are copied as they lie: same header, same offset.
         let alike = headers[0] == headers[1] && !k.has_offsets() && !to.has_offsets();
         let plain = alike && own.plain && flood.head == NIL && to.buf_size() >= k.buf_size();
@@ -366,7 +367,7 @@ impl Scratch {
         } else {
             self.fill_any(k, to, lease, own.head, flood.head, headers)
         };
-        if lease::report(to, lease, used, packets - done, client, &mut self.patience[port]) {
+        if lease::report(to, lease, used, packets - done, client, &self.patience[port]) {
             inlet.announce(client);
         }
     }

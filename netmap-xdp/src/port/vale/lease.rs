@@ -4,14 +4,14 @@
 //!   hwcur .. peer_tail   the receiver's           peer_tail .. lease   reserved by senders
 //! ```
 //! `held` of the first slot of a reservation says whose it is, or that it is done and where it ends; `peer_tail` passes over
-//! reservations in their order, whoever finishes first. The lock ([`turn`]) is never held while packets are copied, so a
+//! reservations in their order, whoever finishes first. The lock ([`Turn`]) is never held while packets are copied, so a
 //! sender that was put to sleep in the middle of a copy delays packets and loses none. What a dead sender leaves behind, lock
 //! and reservations, [`bury`] clears.
 //!
 //! All of it lies in memory that other processes write: indexes are checked, loops are bounded.
 
-use super::turn::{self, Patience};
 use crate::index::{distance, next_slot};
+use crate::port::turn::{Patience, Turn};
 use crate::ring::{Drop, Kring};
 use crate::sync::Ordering::*;
 
@@ -39,8 +39,8 @@ fn ahead(i: u32, by: u32, n: u32) -> u32 {
 /// Reserves up to `want` slots of receive ring `k` for `client` (not 0, below 2^31). None: the ring is full or nobody gets at
 /// it, and `packets` are counted as dropped; or it is gone, or in a state that cannot be.
 #[inline]
-pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32, patience: &mut Patience) -> Option<Lease> {
-    let Some(_turn) = turn::take(k, client, patience) else {
+pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32, patience: &Patience) -> Option<Lease> {
+    let Some(_turn) = Turn::take(&k.state().producer, client, patience) else {
         k.dropped_many(Drop::NoRoom, packets.into());
         return None;
     };
@@ -66,12 +66,12 @@ pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32, patience: &mut P
 /// The first `used` slots of a reservation hold packets, and `lost` packets found no room; returns whether the receiver
 /// has something new.
 #[inline]
-pub fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32, patience: &mut Patience) -> bool {
+pub fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32, patience: &Patience) -> bool {
     let (s, n) = (k.state(), k.num_slots());
     if lost > 0 {
         k.dropped_many(Drop::NoRoom, lost.into());
     }
-    let Some(_turn) = turn::take(k, client, patience) else {
+    let Some(_turn) = Turn::take(&k.state().producer, client, patience) else {
         // Whoever holds the lock passes over it later, with a reservation of its own.
         let reserved = ahead(lease.start, lease.slots, n);
         empty(k, ahead(lease.start, used.min(lease.slots), n), reserved);
@@ -139,7 +139,7 @@ fn advance(k: &Kring) -> bool {
 
 /// No sender reserves from now on; false if the lock could not be had, because its holder is dead or stopped.
 pub fn halt(k: &Kring, client: u32) -> bool {
-    let turn = turn::take(k, client, &mut Patience::none());
+    let turn = Turn::take(&k.state().producer, client, &Patience::none());
     k.state().stopped.store(1, Relaxed);
     turn.is_some()
 }
@@ -147,7 +147,7 @@ pub fn halt(k: &Kring, client: u32) -> bool {
 /// Whether no reservation is being filled.
 pub fn quiet(k: &Kring, client: u32) -> bool {
     let s = k.state();
-    turn::take(k, client, &mut Patience::none()).is_some_and(|_turn| {
+    Turn::take(&k.state().producer, client, &Patience::none()).is_some_and(|_turn| {
         advance(k);
         s.peer_tail.load(Relaxed) == s.lease.load(Relaxed)
     })
@@ -155,11 +155,11 @@ pub fn quiet(k: &Kring, client: u32) -> bool {
 
 /// A client died: its lock is opened, and what it reserved becomes empty packets. Returns whether the receiver has
 /// something new. For whoever knows who is dead.
-pub fn bury(k: &Kring, dead: u32, client: u32, patience: &mut Patience) -> bool {
+pub fn bury(k: &Kring, dead: u32, client: u32, patience: &Patience) -> bool {
     let (s, n) = (k.state(), k.num_slots());
-    let inherited = turn::inherit(k, dead, client);
+    let inherited = Turn::inherit(&s.producer, dead, client);
     let died_inside = inherited.is_some();
-    let Some(_turn) = inherited.or_else(|| turn::take(k, client, patience)) else { return false };
+    let Some(_turn) = inherited.or_else(|| Turn::take(&k.state().producer, client, patience)) else { return false };
     let lease = s.lease.load(Relaxed);
     let mut at = s.peer_tail.load(Relaxed);
     for _ in 0..n {
@@ -198,15 +198,15 @@ mod tests {
     }
 
     fn reserve(k: &Kring, want: u32, packets: u32, client: u32) -> Option<Lease> {
-        super::reserve(k, want, packets, client, &mut Patience::sender())
+        super::reserve(k, want, packets, client, &Patience::lasting())
     }
 
     fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32) -> bool {
-        super::report(k, lease, used, lost, client, &mut Patience::sender())
+        super::report(k, lease, used, lost, client, &Patience::lasting())
     }
 
     fn bury(k: &Kring, dead: u32, client: u32) -> bool {
-        super::bury(k, dead, client, &mut Patience::burial())
+        super::bury(k, dead, client, &Patience::once())
     }
 
     fn tail(k: &Kring) -> u32 {
@@ -278,11 +278,11 @@ mod tests {
         (0..3).for_each(|i| k.slot(lease.start + i).len.store(99, Relaxed));
         k.state().producer.store(7, Relaxed);
         let start = std::time::Instant::now();
-        let mut patience = Patience::sender();
-        assert!(!super::report(&k, lease, 3, 1, 1, &mut patience));
-        assert_eq!(super::reserve(&k, 4, 4, 1, &mut patience), None);
+        let patience = Patience::lasting();
+        assert!(!super::report(&k, lease, 3, 1, 1, &patience));
+        assert_eq!(super::reserve(&k, 4, 4, 1, &patience), None);
         for _ in 0..20 {
-            assert_eq!(super::reserve(&k, 4, 4, 1, &mut patience), None);
+            assert_eq!(super::reserve(&k, 4, 4, 1, &patience), None);
         }
         assert!(start.elapsed() < Duration::from_secs(2), "it was waited for again and again");
         assert_eq!((tail(&k), k.drops()[Drop::NoRoom as usize].2), (0, 1 + 21 * 4));
@@ -299,7 +299,7 @@ mod tests {
         let lease = reserve(&k, 4, 4, 1).unwrap();
         k.state().producer.store(7, Relaxed);
         assert!(!halt(&k, 2) && !quiet(&k, 2));
-        assert!(!super::report(&k, lease, 4, 0, 1, &mut Patience::none()));
+        assert!(!super::report(&k, lease, 4, 0, 1, &Patience::none()));
         k.state().producer.store(0, Relaxed);
         assert!(quiet(&k, 2));
     }

@@ -12,8 +12,8 @@
 mod forward;
 pub mod lease;
 pub mod switch;
-mod turn;
 
+use super::turn::Patience;
 use super::{Audience, BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
@@ -24,7 +24,6 @@ use forward::Scratch;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, TryLockError};
 use switch::Switch;
-pub use turn::Patience;
 
 /// The receive rings of a port, mapped for its peers to fill.
 pub struct Destination {
@@ -191,6 +190,6 @@ impl Carrier for ValeRx {
     }
 
     fn bury_engine(&self, k: &Kring, client: u32) {
-        lease::bury(k, lease::SERVER, client, &mut Patience::burial());
+        lease::bury(k, lease::SERVER, client, &Patience::once());
     }
 }
