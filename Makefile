@@ -24,7 +24,7 @@ RELEASE = target/release
 TOOLS = pkt-gen:pkt-gen bridge:netmap-bridge vale-ctl:vale-ctl nmx:nmx netmapd:netmapd
 PKGCONFIG = netmap-xdp.pc libnetmap.pc
 
-.PHONY: help deps build demo test vm-nics soak fuzz bench lint deny install uninstall clean
+.PHONY: help deps build demo test vm-nics vm-kernels soak fuzz bench lint deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,12 +46,21 @@ demo: deps build ## a million verified packets each way between Rust and C, then
 test: deps ## all tests (as root)
 	@bash mk/test.sh
 
+# The program of a file of tests.
+executable = $$(cargo test -p netmap-xdp-tests --test $(1) --locked --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
+
 # The cards of qemu, each with the modes that its driver has. An igb cuts what is longer than 1024 bytes without copying.
 vm-nics: ## what an interface has to do, on emulated cards under a recent kernel: zero-copy, native, generic (as root; ten minutes)
 	cargo build --workspace --locked
-	@set -e; wire=$$(cargo test -p netmap-xdp-tests --test nic_wire --locked --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p'); \
+	@set -e; wire=$(call executable,nic_wire); \
 	run() { tests/vm.sh -s sid -n 2 -t 900 -d "$$1" env NMX_NICS=eth0,eth1 NMX_MODES="$$2" NMX_MTU="$$3" "$$wire" --test-threads 1; }; \
 	run virtio zerocopy,native,generic 1500; run igb native,generic 1500; run igb zerocopy 1000
+
+# What hangs most on the kernel.
+vm-kernels: ## NICs, host rings and steering under the kernels of Debian 12 and 13 (as root; half an hour)
+	cargo build --workspace --locked
+	@set -e; for suite in bookworm trixie; do for test in nic_errors nic_semantics nic_traffic steering host_rings; do \
+	tests/vm.sh -s $$suite -t 1500 $(call executable,$$test) --test-threads 2; done; done
 
 fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60
 	@bash mk/fuzz.sh $(FUZZ)

@@ -2,7 +2,8 @@
 
 use netmap_xdp::api::{Builder, Interest, NS_MOREFRAG, Port, Steering};
 use netmap_xdp::client::settled;
-use netmap_xdp_tests::{Cmd, End, Pair, Running, Veth, compile_c, needs_root, tool, wait_until, workspace};
+use netmap_xdp::sys::netdev::bpf::kernel_version;
+use netmap_xdp_tests::{Cmd, End, Pair, Running, Veth, compile_c, needs_root, patient, tool, wait_until, workspace};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -311,6 +312,11 @@ fn a_firewall_of_two_descriptors_carries_a_host_but_for_one_port() {
     }
 }
 
+/// Whether a host is cut off a NIC that is netmap's alone: what does that must go with its maker, so it takes tcx.
+fn cuts() -> bool {
+    kernel_version() >= (6, 6)
+}
+
 /// Whether `a` gets a frame out of its NIC: to an address whose neighbour it knows.
 fn gets_out(pair: &Pair) -> bool {
     let far = udp(&pair.b, "10.55.0.2:0");
@@ -322,6 +328,9 @@ fn gets_out(pair: &Pair) -> bool {
 #[test]
 fn nothing_of_the_host_leaves_by_a_nic_that_is_netmaps_alone() {
     needs_root!();
+    if !cuts() {
+        netmap_xdp_tests::skip!("a host is cut off its NIC from Linux 6.6 on");
+    }
     let _turn = alone();
     let pair = hosts();
     still(&pair);
@@ -356,7 +365,7 @@ fn a_host_keeps_its_voice_by_setting_and_gets_it_back_after_a_kill() {
     for mode in MODES {
         let pair = hosts();
         still(&pair);
-        for (setting, out) in [("auto", false), ("pass", true)] {
+        for (setting, out) in [("auto", !cuts()), ("pass", true)] {
             let command =
                 pair.a.command(tool("pkt-gen")).env("NETMAP_XDP_MODE", mode).env("NETMAP_XDP_HOST_TX", setting);
             let mut holder = command.args(["-i", "netmap:veth0", "-f", "rx", "-w", "0"]).spawn();
@@ -538,8 +547,10 @@ fn tcp_through_a_bridge_reaches_a_decent_rate() {
         let _bridge = bridge(&pair, mode, ["netmap:veth0", "netmap:veth0^"]);
         let (bytes, start) = (20_000_000, std::time::Instant::now());
         tcp(&pair, bytes);
-        let rate = bytes as f64 * 16.0 / start.elapsed().as_secs_f64() / 1e6;
+        let took = start.elapsed();
+        let rate = bytes as f64 * 16.0 / took.as_secs_f64() / 1e6;
         println!("{mode}: {rate:.0} Mbit/s of TCP, one way after the other");
-        assert!(rate > 50.0, "{mode}: {rate:.0} Mbit/s");
+        // 50 Mbit/s.
+        assert!(took < patient(Duration::from_millis(6400)), "{mode}: {rate:.0} Mbit/s");
     }
 }

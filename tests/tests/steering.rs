@@ -147,8 +147,9 @@ fn session_and_frames() {
                 scope.spawn(|| {
                     for part in 0..10 {
                         sender.send(4789, part * 20..part * 20 + 20, size);
-                        // Few and small ones, which wait in the socket until they are counted.
-                        sender.send(4790, part * 5..part * 5 + 5, 60);
+                        // Few and small ones, which wait in the socket until they are counted; before Linux 6.6 it has room
+                        // for 48, since each takes a page.
+                        sender.send(4790, part * 4..part * 4 + 4, 60);
                         session.works();
                         // No faster than the ring takes them.
                         let all = (part as usize + 1) * 20;
@@ -159,7 +160,7 @@ fn session_and_frames() {
             });
             assert_eq!(numbers(&got, 4789), (0..200).collect::<Vec<_>>(), "MTU {mtu}");
             assert!(got.iter().all(|f| f.len() == size + 42));
-            assert_eq!(heard(&other, 50), (0..50).collect::<Vec<_>>(), "MTU {mtu}");
+            assert_eq!(heard(&other, 40), (0..40).collect::<Vec<_>>(), "MTU {mtu}");
             taken.set_nonblocking(true).unwrap();
             assert!(taken.recv(&mut [0; 64]).is_err(), "the host got what netmap got");
             assert_eq!(port.drops(), vec![]);

@@ -30,7 +30,7 @@ pub enum QueueError {
     Offsets(#[from] OutOfRange),
     /// The socket is bound, and the kernel is older than 6.4.
     #[error(
-        "another program has bound this queue, and Linux before 6.4 lets only the first one map its rings: bind it once, or \
+        "this queue is bound already, and Linux before 6.4 lets only the first one map its rings: bind it once, or \
          run a newer kernel"
     )]
     Taken,
