@@ -15,6 +15,16 @@ macro_rules! skip {
     }};
 }
 
+/// Leaves the test under a kernel that is older than what it is about: `since!((6, 6), "tcx")`.
+#[macro_export]
+macro_rules! since {
+    (($major:literal, $minor:literal), $what:literal) => {
+        if netmap_xdp::sys::netdev::bpf::kernel_version() < ($major, $minor) {
+            $crate::skip!("needs Linux {}.{} for {}", $major, $minor, $what);
+        }
+    };
+}
+
 /// Leaves the test unless it runs as root, which namespaces and XDP need.
 #[macro_export]
 macro_rules! needs_root {

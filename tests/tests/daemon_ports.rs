@@ -2,7 +2,7 @@
 
 use netmap_xdp::sys::netdev::bpf;
 use netmap_xdp_tests::{
-    Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, wait_until, workspace,
+    Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, since, wait_until, workspace,
 };
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -219,9 +219,7 @@ fn other_queues_of_an_interface_are_served_while_a_survivor_has_its_own() {
 #[test]
 fn the_same_with_a_program_that_asks_the_nic_for_times() {
     needs_root!();
-    if bpf::kernel_version() < (6, 3) {
-        netmap_xdp_tests::skip!("drivers tell times since Linux 6.3");
-    }
+    since!((6, 3), "times of drivers");
     let settings = [("NETMAP_XDP_TIMESTAMPS", "hardware"), ("NETMAP_XDP_MODE", "native")];
     other_queues_are_served_while_a_survivor_has_its_own(&settings, "netmap_stamped");
 }

@@ -3,7 +3,9 @@
 use netmap_xdp::api::{Builder, Interest, NS_MOREFRAG, Port, Steering};
 use netmap_xdp::client::settled;
 use netmap_xdp::sys::netdev::bpf::kernel_version;
-use netmap_xdp_tests::{Cmd, End, Pair, Running, Veth, compile_c, needs_root, patient, tool, wait_until, workspace};
+use netmap_xdp_tests::{
+    Cmd, End, Pair, Running, Veth, compile_c, needs_root, patient, since, tool, wait_until, workspace,
+};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -28,6 +30,11 @@ fn hosts() -> Pair {
     }
     lazy(&pair.a);
     pair
+}
+
+/// Whether a host is cut off a NIC that is netmap's alone: by what goes with its maker.
+fn has_tcx() -> bool {
+    kernel_version() >= (6, 6)
 }
 
 fn lazy(end: &End) {
@@ -312,11 +319,6 @@ fn a_firewall_of_two_descriptors_carries_a_host_but_for_one_port() {
     }
 }
 
-/// Whether a host is cut off a NIC that is netmap's alone: what does that must go with its maker, so it takes tcx.
-fn cuts() -> bool {
-    kernel_version() >= (6, 6)
-}
-
 /// Whether `a` gets a frame out of its NIC: to an address whose neighbour it knows.
 fn gets_out(pair: &Pair) -> bool {
     let far = udp(&pair.b, "10.55.0.2:0");
@@ -328,9 +330,7 @@ fn gets_out(pair: &Pair) -> bool {
 #[test]
 fn nothing_of_the_host_leaves_by_a_nic_that_is_netmaps_alone() {
     needs_root!();
-    if !cuts() {
-        netmap_xdp_tests::skip!("a host is cut off its NIC from Linux 6.6 on");
-    }
+    since!((6, 6), "cutting a host off its NIC");
     let _turn = alone();
     let pair = hosts();
     still(&pair);
@@ -365,7 +365,7 @@ fn a_host_keeps_its_voice_by_setting_and_gets_it_back_after_a_kill() {
     for mode in MODES {
         let pair = hosts();
         still(&pair);
-        for (setting, out) in [("auto", !cuts()), ("pass", true)] {
+        for (setting, out) in [("auto", !has_tcx()), ("pass", true)] {
             let command =
                 pair.a.command(tool("pkt-gen")).env("NETMAP_XDP_MODE", mode).env("NETMAP_XDP_HOST_TX", setting);
             let mut holder = command.args(["-i", "netmap:veth0", "-f", "rx", "-w", "0"]).spawn();

@@ -4,7 +4,7 @@
 mod nic_common;
 
 use netmap_xdp::xsk::Tx;
-use netmap_xdp_tests::{Cmd, Daemons, Veth, needs_root};
+use netmap_xdp_tests::{Cmd, Daemons, Veth, needs_root, since};
 use nic_common::*;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -80,9 +80,7 @@ fn a_driver_that_is_always_told_sends_in_generic_mode() {
 #[test]
 fn a_small_transmit_budget_sends_all_the_same() {
     alone!("NETMAP_XDP_TX_BUDGET" = "32");
-    if netmap_xdp::sys::netdev::bpf::kernel_version() < (6, 17) {
-        netmap_xdp_tests::skip!("needs Linux 6.17 for XDP_MAX_TX_SKB_BUDGET");
-    }
+    since!((6, 17), "XDP_MAX_TX_SKB_BUDGET");
     works(|_| ());
 }
 

@@ -48,9 +48,7 @@ fn pair() -> (Pair, Port, Port) {
 #[test]
 fn rings_tell_the_nics_time_of_their_queue_once_it_told_one() {
     alone!("NETMAP_XDP_TIMESTAMPS" = "hardware", "NETMAP_XDP_MODE" = "native");
-    if bpf::kernel_version() < (6, 3) {
-        netmap_xdp_tests::skip!("needs Linux 6.3 for times of drivers");
-    }
+    netmap_xdp_tests::since!((6, 3), "times of drivers");
     let (pair, mut a, mut b) = pair();
     assert_eq!(program(&pair.b), Some(STAMPED.into()));
     // Two ports, two maps: that of b is the one that counts its frames.

@@ -2,10 +2,10 @@
 
 use super::{Backend, Net, OURS, Xsk};
 use netmap_xdp::sys::Fd;
-use netmap_xdp::sys::netdev::{Map, NetDev, bpf};
+use netmap_xdp::sys::netdev::{Map, NetDev};
 use netmap_xdp::xsk::Steering;
 use netmap_xdp::xsk::program::{AttachMode, Program};
-use netmap_xdp_tests::skip;
+use netmap_xdp_tests::since;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
 /// How many frames of queue 0 the NIC has been asked about, and the last answer.
@@ -27,9 +27,7 @@ fn stamping(loader: Backend) -> (Net, Box<dyn Program>) {
 }
 
 pub fn the_nic_is_asked_when_it_received_what_goes_to_a_socket(loader: Backend) {
-    if bpf::kernel_version() < (6, 3) {
-        skip!("drivers tell times since Linux 6.3");
-    }
+    since!((6, 3), "times of drivers");
     let (net, mut program) = stamping(loader);
     let nic = net.nic();
     assert_eq!(net.inside(|| program.stamp(nic.ifindex)).unwrap_err().errno.0, libc::EALREADY);
@@ -53,9 +51,7 @@ pub fn the_nic_is_asked_when_it_received_what_goes_to_a_socket(loader: Backend) 
 }
 
 pub fn in_generic_mode_nobody_is_asked_for_times(loader: Backend) {
-    if bpf::kernel_version() < (6, 3) {
-        skip!("drivers tell times since Linux 6.3");
-    }
+    since!((6, 3), "times of drivers");
     let (net, mut program) = stamping(loader);
     net.attach(&mut *program, AttachMode::Generic).unwrap();
     assert_eq!(net.found().and_then(|x| x.prog_name).as_deref(), Some(OURS));
