@@ -57,10 +57,11 @@ vm-nics: ## what an interface has to do, on emulated cards under a recent kernel
 	run virtio zerocopy,native,generic 1500; run igb native,generic 1500; run igb zerocopy 1000
 
 # What hangs most on the kernel.
-vm-kernels: ## NICs, host rings and steering under the kernels of Debian 12 and 13 (as root; half an hour)
+KERNEL_TESTS = nic_errors nic_semantics nic_traffic nic_forward nic_queues nic_fd nic_offloads steering host_rings
+vm-kernels: ## NICs, host rings and steering under the kernels of Debian 12 and 13 (as root; 40 minutes)
 	cargo build --workspace --locked
 	rm -rf target/debug/c # the guest takes what is there, and makes what is not
-	@set -e; for suite in bookworm trixie; do for test in nic_errors nic_semantics nic_traffic steering host_rings; do \
+	@set -e; for suite in bookworm trixie; do for test in $(KERNEL_TESTS); do \
 	tests/vm.sh -s $$suite -t 1500 $(call executable,$$test) --test-threads 2; done; done
 
 fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60

@@ -248,11 +248,11 @@ an_idle_wait_takes_its_time_and_no_processor(void)
 
     open_both();
     for (k = 0; k < sizeof(asked) / sizeof(asked[0]); k++) {
-        double best = 10, cheapest = 10;
+        double best = 10, cheapest = 10, little = 0.01 * patience();
         int turn;
 
         tx(&a)->cur = asked[k] & POLLOUT ? tx(&a)->tail : tx(&a)->head; /* no more room will come */
-        for (turn = 0; turn < 5 && (best > 0.15 || cheapest > 0.01); turn++) {
+        for (turn = 0; turn < 5 && (best > 0.15 || cheapest > little); turn++) {
             double start = now(), cpu = cpu_time();
 
             CHECK(poll_port(&a, asked[k], 100) == 0);
@@ -264,7 +264,7 @@ an_idle_wait_takes_its_time_and_no_processor(void)
         }
         fprintf(stderr, "events %#x: %.1f ms, %.2f ms of processor time\n", asked[k], best * 1e3, cheapest * 1e3);
         CHECK(best <= 0.15);
-        CHECK(cheapest <= 0.01);
+        CHECK(cheapest <= little);
     }
     close_port(&a);
     close_port(&b);
@@ -277,6 +277,8 @@ two_waiters_on_one_ring_both_wake(void)
     struct later l;
     int turn;
 
+    if (!queues_are_shared())
+        return;
     open_both();
     open_port(&other, "veth1");
     for (turn = 0; turn < 5; turn++) {

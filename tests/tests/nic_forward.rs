@@ -137,5 +137,6 @@ fn frames_of_all_sizes_are_forwarded_none_lost_doubled_or_changed() {
 #[test]
 fn jumbo_frames_are_forwarded_none_lost_doubled_or_changed() {
     alone!("NETMAP_XDP_MODE" = "native");
+    netmap_xdp_tests::since!((6, 6), "frames of several buffers");
     forwarded(9000, soak().unwrap_or(5_000));
 }

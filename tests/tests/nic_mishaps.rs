@@ -2,8 +2,9 @@
 //! can go on goes on, all else is `POLLERR` within seconds; either way with one line that says why, without a busy
 //! loop, and with nothing left.
 
+use netmap_xdp::sys::netdev::bpf::kernel_version;
 use netmap_xdp_tests::{
-    Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, wait_until, workspace,
+    Cmd, Daemons, Namespace, Pair, Running, Veth, compile_c, needs_root, open_files, patient, wait_until, workspace,
 };
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -133,7 +134,10 @@ fn rests(program: &Running) {
     let before = last(program, "cpu_ms");
     std::thread::sleep(Duration::from_secs(1));
     let spent = last(program, "cpu_ms") - before;
-    assert!(spent < 200, "{spent} ms of processor time in a second without traffic");
+    assert!(
+        Duration::from_millis(spent) < patient(Duration::from_millis(200)),
+        "{spent} ms of processor time in a second without traffic"
+    );
 }
 
 /// Runs `mishap` on a bound, busy interface, both ways and with both engines.
@@ -190,7 +194,8 @@ fn the_mtu_changes() {
             says_once(engine, &program, &format!("veth0: has an MTU of {mtu} now"));
             goes_on(&program);
         }
-        assert!(engine.log(&program).contains("bytes arrive as NS_MOREFRAG"), "{}", engine.log(&program));
+        let longer = if kernel_version() >= (6, 6) { "bytes arrive as NS_MOREFRAG" } else { "is not received" };
+        assert!(engine.log(&program).contains(longer), "{}", engine.log(&program));
         ends(program, "stopped");
     });
 }

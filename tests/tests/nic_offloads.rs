@@ -90,8 +90,10 @@ fn offloads_of_an_interface_that_was_moved_are_restored_where_it_is_now() {
             Cmd::new("ip").args(["-n", ns.name()]).args(taken).run().expect_success();
         }
         let embedded = pair.a.command(&program).preload().env("NETMAP_XDP_ENGINE", "embedded");
-        let running = holder(embedded.env("NETMAP_XDP_MODE", "generic"));
+        let mut running = holder(embedded.env("NETMAP_XDP_MODE", "generic"));
         assert_eq!(offloads(&pair.a), [false; 2]);
+        // It would give its port up after the first move.
+        running.signal(libc::SIGSTOP);
         pair.a.set(&["netns", first.name()]);
         // Whoever restores them follows, and is to see the next move from there.
         let followed = || !Cmd::new("ip").args(["netns", "pids", first.name()]).run().stdout.is_empty();
@@ -101,6 +103,8 @@ fn offloads_of_an_interface_that_was_moved_are_restored_where_it_is_now() {
             .run()
             .expect_success();
         let moved = || features(second.command("ethtool"), "veth0");
+        assert_eq!(moved(), [false; 2]);
+        running.signal(libc::SIGCONT);
         die(running, signal);
         assert!(wait_until(SOON, || moved() == [true; 2]), "not restored: {:?}", moved());
     }
