@@ -16,8 +16,8 @@ use crate::abi::{NETMAP_FIRST_BUF, NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
 use crate::ctl::{Failure, PipeRole, RingCounts, Selection};
 use crate::port::Wake;
 use crate::port::monitor::TapKind;
-use crate::port::turn::Turn;
 use crate::ring::{Dir, Kring, LockGuard};
+use crate::shm::Hold;
 use crate::sync::Ordering::*;
 use crate::sys::{Error, Fd, eventfd, monotonic};
 use std::collections::{HashMap, HashSet};
@@ -397,7 +397,7 @@ impl Ports {
 fn renumber(ring: &Kring, number: u32) -> bool {
     let held = lock(ring);
     // Receive rings of switches are shown by senders, who do not hold the ring's lock.
-    let shows = patiently(|| Turn::try_take(&ring.state().tap_lock, ENGINE));
+    let shows = patiently(|| Hold::try_take(&ring.state().tap_lock, ENGINE));
     let state = ring.state();
     if state.taps.load(Relaxed) == 0 {
         // SYNC vale-tail: acquire pairs with the release in `lease`, as a receiver's.

@@ -10,7 +10,6 @@ pub mod monitor;
 pub mod nic;
 pub mod null;
 pub mod pipe;
-pub mod turn;
 pub mod vale;
 
 use crate::ring::{BadCursor, Cursors, Dir, Kring};

@@ -17,11 +17,11 @@
 //! A full monitor ring loses packets and counts them; nothing here waits for a reader. Two rings at most fill a monitor ring
 //! (transmit and receive of one number), and hold `tap_lock` for a few packets at a time.
 
-use super::turn::{Patience, Turn};
 use super::{BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_TXMON};
 use crate::index::{distance, next_slot};
 use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
+use crate::shm::{Hold, Patience};
 use crate::sync::{AtomicU32, Ordering::*, fence};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -124,7 +124,7 @@ impl Tap {
         let (n, m, s) = (from.num_slots(), self.ring.num_slots(), self.ring.state());
         let (mut at, mut left, mut some) = (first, count, false);
         while left > 0 {
-            let Some(_turn) = Turn::take(&s.tap_lock, client, &self.patience) else { break };
+            let Some(_hold) = Hold::take(&s.tap_lock, client, &self.patience) else { break };
             let (mut to, hwcur) = (s.peer_tail.load(Relaxed), self.ring.hwcur());
             // SYNC monitor-free: see `MonitorRx::sync`.
             fence(Acquire);
@@ -278,7 +278,7 @@ pub fn show(client: u32, k: &Kring, number: u32, taps: &[Tap]) -> bool {
         // SYNC shown: this fence and the one below are the two sides of one handshake: who finds the lock taken has reported
         // before, and either its holder sees that when it looks again, or the lock was free.
         fence(SeqCst);
-        let Some(turn) = Turn::try_take(&s.tap_lock, client) else { break };
+        let Some(hold) = Hold::try_take(&s.tap_lock, client) else { break };
         // SYNC vale-tail: acquire pairs with the release in `lease::advance`: the slots before the tail are filled.
         let (from, to) = (s.shown.load(Relaxed), s.peer_tail.load(Acquire));
         if s.taps.load(Relaxed) != number || to >= n {
@@ -290,7 +290,7 @@ pub fn show(client: u32, k: &Kring, number: u32, taps: &[Tap]) -> bool {
         }
         // SYNC vale-shown: release pairs with the acquire in `ValeRx::sync`: what the receiver writes comes after the copies.
         s.shown.store(to, Release);
-        drop(turn);
+        drop(hold);
         // SYNC shown: see above.
         fence(SeqCst);
         if s.peer_tail.load(Relaxed) == to {

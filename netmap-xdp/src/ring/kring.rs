@@ -372,7 +372,7 @@ impl Kring {
 
     /// `client` is dead: frees the lock of taps if it held it.
     pub fn break_tap_lock(&self, client: u32) {
-        // SYNC turn: release, as the dead client would have done it. What it was about to publish is not published.
+        // SYNC hold: release, as the dead client would have done it. What it was about to publish is not published.
         let _ = self.state.tap_lock.compare_exchange(client, 0, Release, Relaxed);
     }
 

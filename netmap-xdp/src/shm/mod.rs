@@ -9,12 +9,14 @@
 
 mod arena;
 mod buffers;
+mod hold;
 mod layout;
 mod memory;
 mod packets;
 
 pub use arena::Arena;
 pub use buffers::{BufPool, FreeError};
+pub use hold::{Hold, Patience};
 pub use layout::{FRAME_SHIFT, Layout};
 pub use memory::{Memory, OutOfRange, Ref, Shared, Slice, declare_shared, shared_struct};
 pub use packets::Packets;

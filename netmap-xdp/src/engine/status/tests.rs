@@ -3,9 +3,9 @@
 use super::*;
 use crate::ctl::{Register, Spec};
 use crate::engine::Grant;
-use crate::port::turn::Patience;
 use crate::port::vale::lease;
 use crate::ring::IfHeader;
+use crate::shm::Patience;
 use crate::xsk;
 
 fn engine() -> Engine {

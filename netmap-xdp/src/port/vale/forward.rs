@@ -15,8 +15,8 @@ use crate::abi::{
     NETMAP_MAX_FRAGS, NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, NS_NO_LEARN, NS_PORT_MASK, NS_PORT_SHIFT,
 };
 use crate::index::next_slot;
-use crate::port::turn::Patience;
 use crate::ring::{Drop, Kring, SlotView};
+use crate::shm::Patience;
 use crate::sync::Ordering::*;
 use crate::sys::{BUF_SIZES, OwnProcess, UserMem};
 use std::sync::Arc;

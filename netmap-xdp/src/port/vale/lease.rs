@@ -4,15 +4,15 @@
 //!   hwcur .. peer_tail   the receiver's           peer_tail .. lease   reserved by senders
 //! ```
 //! `held` of the first slot of a reservation says whose it is, or that it is done and where it ends; `peer_tail` passes over
-//! reservations in their order, whoever finishes first. The lock ([`Turn`]) is never held while packets are copied, so a
+//! reservations in their order, whoever finishes first. The lock ([`Hold`]) is never held while packets are copied, so a
 //! sender that was put to sleep in the middle of a copy delays packets and loses none. What a dead sender leaves behind, lock
 //! and reservations, [`bury`] clears.
 //!
 //! All of it lies in memory that other processes write: indexes are checked, loops are bounded.
 
 use crate::index::{distance, next_slot};
-use crate::port::turn::{Patience, Turn};
 use crate::ring::{Drop, Kring};
+use crate::shm::{Hold, Patience};
 use crate::sync::Ordering::*;
 
 /// What the engine's own senders, which serve attached ports, write into locks and reservations: no client has this number.
@@ -40,7 +40,7 @@ fn ahead(i: u32, by: u32, n: u32) -> u32 {
 /// it, and `packets` are counted as dropped; or it is gone, or in a state that cannot be.
 #[inline]
 pub fn reserve(k: &Kring, want: u32, packets: u32, client: u32, patience: &Patience) -> Option<Lease> {
-    let Some(_turn) = Turn::take(&k.state().producer, client, patience) else {
+    let Some(_hold) = Hold::take(&k.state().producer, client, patience) else {
         k.dropped_many(Drop::NoRoom, packets.into());
         return None;
     };
@@ -71,7 +71,7 @@ pub fn report(k: &Kring, lease: Lease, used: u32, lost: u32, client: u32, patien
     if lost > 0 {
         k.dropped_many(Drop::NoRoom, lost.into());
     }
-    let Some(_turn) = Turn::take(&k.state().producer, client, patience) else {
+    let Some(_hold) = Hold::take(&k.state().producer, client, patience) else {
         // Whoever holds the lock passes over it later, with a reservation of its own.
         let reserved = ahead(lease.start, lease.slots, n);
         empty(k, ahead(lease.start, used.min(lease.slots), n), reserved);
@@ -139,15 +139,15 @@ fn advance(k: &Kring) -> bool {
 
 /// No sender reserves from now on; false if the lock could not be had, because its holder is dead or stopped.
 pub fn halt(k: &Kring, client: u32) -> bool {
-    let turn = Turn::take(&k.state().producer, client, &Patience::none());
+    let hold = Hold::take(&k.state().producer, client, &Patience::none());
     k.state().stopped.store(1, Relaxed);
-    turn.is_some()
+    hold.is_some()
 }
 
 /// Whether no reservation is being filled.
 pub fn quiet(k: &Kring, client: u32) -> bool {
     let s = k.state();
-    Turn::take(&k.state().producer, client, &Patience::none()).is_some_and(|_turn| {
+    Hold::take(&k.state().producer, client, &Patience::none()).is_some_and(|_hold| {
         advance(k);
         s.peer_tail.load(Relaxed) == s.lease.load(Relaxed)
     })
@@ -157,9 +157,9 @@ pub fn quiet(k: &Kring, client: u32) -> bool {
 /// something new. For whoever knows who is dead.
 pub fn bury(k: &Kring, dead: u32, client: u32, patience: &Patience) -> bool {
     let (s, n) = (k.state(), k.num_slots());
-    let inherited = Turn::inherit(&s.producer, dead, client);
+    let inherited = Hold::inherit(&s.producer, dead, client);
     let died_inside = inherited.is_some();
-    let Some(_turn) = inherited.or_else(|| Turn::take(&k.state().producer, client, patience)) else { return false };
+    let Some(_hold) = inherited.or_else(|| Hold::take(&k.state().producer, client, patience)) else { return false };
     let lease = s.lease.load(Relaxed);
     let mut at = s.peer_tail.load(Relaxed);
     for _ in 0..n {

@@ -13,11 +13,11 @@ mod forward;
 pub mod lease;
 pub mod switch;
 
-use super::turn::Patience;
 use super::{Audience, BadSlot, Carrier, Wake};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG};
 use crate::index::{next_slot, prev_slot};
 use crate::ring::{Drop, Kring};
+use crate::shm::Patience;
 use crate::sync::Ordering::*;
 use crate::sys::Fd;
 use forward::Scratch;

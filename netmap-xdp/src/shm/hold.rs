@@ -1,4 +1,4 @@
-//! Locks in shared memory that senders hold for a moment: whoever has its number in the cell has its turn.
+//! Locks in shared memory that senders hold for a moment: whoever has its number in the cell holds it.
 //!
 //! A holder may lose its processor, or be of a container that has used its time up: it then keeps the others waiting for
 //! milliseconds, which they do, for what they carry would be lost. One that was stopped, or that is no friend, may keep them
@@ -63,58 +63,58 @@ impl Patience {
 }
 
 /// A lock, held.
-pub struct Turn<'a>(&'a AtomicU32);
+pub struct Hold<'a>(&'a AtomicU32);
 
-impl<'a> Turn<'a> {
+impl<'a> Hold<'a> {
     /// Takes a lock for `client` (not 0) unless somebody has it.
     #[inline]
-    pub fn try_take(cell: &'a AtomicU32, client: u32) -> Option<Turn<'a>> {
-        // SYNC turn: acquire pairs with the release in `Turn::drop`.
-        cell.compare_exchange(0, client, Acquire, Relaxed).is_ok().then(|| Turn(cell))
+    pub fn try_take(cell: &'a AtomicU32, client: u32) -> Option<Hold<'a>> {
+        // SYNC hold: acquire pairs with the release in `Hold::drop`.
+        cell.compare_exchange(0, client, Acquire, Relaxed).is_ok().then(|| Hold(cell))
     }
 
     /// The same, and waits for whoever has it. None: that was worth no more patience.
     #[inline]
-    pub fn take(cell: &'a AtomicU32, client: u32, patience: &Patience) -> Option<Turn<'a>> {
-        Turn::try_take(cell, client).or_else(|| contend(cell, client, patience))
+    pub fn take(cell: &'a AtomicU32, client: u32, patience: &Patience) -> Option<Hold<'a>> {
+        Hold::try_take(cell, client).or_else(|| contend(cell, client, patience))
     }
 
     /// Takes a lock over from `dead`, if that has it.
-    pub fn inherit(cell: &'a AtomicU32, dead: u32, client: u32) -> Option<Turn<'a>> {
-        cell.compare_exchange(dead, client, Acquire, Relaxed).is_ok().then(|| Turn(cell))
+    pub fn inherit(cell: &'a AtomicU32, dead: u32, client: u32) -> Option<Hold<'a>> {
+        cell.compare_exchange(dead, client, Acquire, Relaxed).is_ok().then(|| Hold(cell))
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // SYNC turn: release pairs with the acquire in `Turn::try_take`.
+        // SYNC hold: release pairs with the acquire in `Hold::try_take`.
         self.0.store(0, Release);
     }
 }
 
 #[cold]
-fn contend<'a>(cell: &'a AtomicU32, client: u32, patience: &Patience) -> Option<Turn<'a>> {
-    let attempt = || if cell.load(Relaxed) == 0 { Turn::try_take(cell, client) } else { None };
+fn contend<'a>(cell: &'a AtomicU32, client: u32, patience: &Patience) -> Option<Hold<'a>> {
+    let attempt = || if cell.load(Relaxed) == 0 { Hold::try_take(cell, client) } else { None };
     for _ in 0..SPINS {
         std::hint::spin_loop();
-        if let Some(turn) = attempt() {
-            return Some(turn);
+        if let Some(hold) = attempt() {
+            return Some(hold);
         }
     }
     let start = monotonic();
     let most = patience.left(start);
-    let (mut turn, mut waited) = (None, Duration::ZERO);
-    while turn.is_none() && waited < most {
+    let (mut hold, mut waited) = (None, Duration::ZERO);
+    while hold.is_none() && waited < most {
         if waited < YIELDING {
             std::thread::yield_now()
         } else {
             pause(NAP)
         }
-        turn = attempt();
+        hold = attempt();
         waited = monotonic() - start;
     }
     patience.spend(waited);
-    turn
+    hold
 }
 
 #[cfg(test)]
@@ -150,12 +150,12 @@ mod tests {
     #[test]
     fn a_lock_is_its_holders_alone_whoever_gives_up_or_takes_it_over() {
         let cell = AtomicU32::new(0);
-        let turn = Turn::take(&cell, 3, &Patience::none());
-        assert!(turn.is_some() && Turn::try_take(&cell, 4).is_none());
-        assert!(Turn::take(&cell, 4, &Patience::none()).is_none() && Turn::inherit(&cell, 5, 4).is_none());
+        let hold = Hold::take(&cell, 3, &Patience::none());
+        assert!(hold.is_some() && Hold::try_take(&cell, 4).is_none());
+        assert!(Hold::take(&cell, 4, &Patience::none()).is_none() && Hold::inherit(&cell, 5, 4).is_none());
         assert_eq!(cell.load(Relaxed), 3);
-        std::mem::forget(turn);
-        drop(Turn::inherit(&cell, 3, 4));
+        std::mem::forget(hold);
+        drop(Hold::inherit(&cell, 3, 4));
         assert_eq!(cell.load(Relaxed), 0);
     }
 }
