@@ -81,6 +81,7 @@ impl<'a> Hold<'a> {
 
     /// Takes a lock over from `dead`, if that has it.
     pub fn inherit(cell: &'a AtomicU32, dead: u32, client: u32) -> Option<Hold<'a>> {
+        // SYNC hold: acquire, for what the dead had written under it.
         cell.compare_exchange(dead, client, Acquire, Relaxed).is_ok().then(|| Hold(cell))
     }
 }
