@@ -26,8 +26,8 @@ pub enum What {
 
 /// What a packet may cost at a batch of 64.
 const BUDGETS: [(What, &str, f64); 7] = [
-    (What::Txsync, "NIC txsync", 84.0),
-    (What::Rxsync, "NIC rxsync", 109.0),
+    (What::Txsync, "NIC txsync", 59.0),
+    (What::Rxsync, "NIC rxsync", 75.0),
     (What::PipeTx, "pipe txsync", 56.0),
     (What::PipeRx, "pipe rxsync", 56.0),
     (What::ValeTx, "VALE txsync, 60 bytes", 125.0),

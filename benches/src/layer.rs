@@ -74,7 +74,7 @@ impl Bench {
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
         let geometry = Geometry::new(Chunks::Unaligned, BUF_SIZE).expect("a size of NICs");
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false };
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false, copies: true };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).expect("a memfd"));
         let (first, second) = (offsets(0), offsets(1));
         let ok = "rings that fit";

@@ -47,6 +47,20 @@ pub fn distance(from: u32, to: u32, n: u32) -> u32 {
     if to >= from { to - from } else { to.wrapping_add(n).wrapping_sub(from) }
 }
 
+/// The slot `k` after `i` in a ring of `n`, `k` being at most `n`.
+#[inline]
+pub fn slots_on(i: u32, k: u32, n: u32) -> u32 {
+    if i + k >= n { i + k - n } else { i + k }
+}
+
+/// What `all`, one for each slot of a ring, has for those from `from` to before `to`, as far as they lie side by side: at
+/// most up to the end of the ring. Indices that somebody scribbled name nothing.
+#[inline]
+pub fn run<T>(all: &[T], from: u32, to: u32) -> &[T] {
+    let end = if from <= to { to as usize } else { all.len() };
+    all.get(from as usize..end).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +86,25 @@ mod tests {
                         j = next_slot(j, n);
                     }
                     assert_eq!(distance(i, j, n), d);
+                    assert_eq!(slots_on(i, d, n), j);
                 }
+            }
+        }
+    }
+    #[test]
+    fn runs_are_the_slots_in_between() {
+        for n in 1..9 {
+            let all: Vec<u32> = (0..n).collect();
+            for from in 0..n {
+                for to in 0..n {
+                    let between = (0..distance(from, to, n)).map(|k| (from + k) % n).collect::<Vec<_>>();
+                    let first = run(&all, from, to);
+                    let second = run(&all, slots_on(from, first.len() as u32, n), to);
+                    assert_eq!([first, second].concat(), between);
+                }
+            }
+            for scribbled in [(n + 1, 0), (0, n + 1), (n + 2, n + 1), (u32::MAX, u32::MAX)] {
+                assert_eq!(run(&all, scribbled.0, scribbled.1), []);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::port::null::Null;
 use crate::port::pipe::{PipeRx, PipeTx};
 use crate::port::vale::ValeRx;
 use crate::port::{Carrier, PortRing, Synced, Wake};
-use crate::ring::{Dir, Kring};
+use crate::ring::{Dir, Kring, RingPlace};
 use crate::shm::Memory;
 use crate::sync::{AtomicBool, AtomicU32, Ordering::*};
 use crate::sys::{Errno, Error, Fd, Level, Mode, OwnProcess, dup_onto, hung_up, identity, log, monotonic, settings};
@@ -376,6 +376,14 @@ impl Bound {
         };
         let extmem = grant.region.of_program;
         let memory = grant.region.map().map_err(failed("the region"))?;
+        let copies = |g: &RingGrant| matches!(&g.carrier, CarrierGrant::Nic { plan, .. } if plan.copies);
+        if let Some(RingPlace { buffers_at, buffers, buf_size, .. }) =
+            grant.tx.iter().find(|g| copies(g)).map(|g| g.ring)
+        {
+            // What is sent is prefetched, which does nothing where a page is not present. All of them exist: the UMEM's.
+            let start = buffers_at as usize;
+            memory.populate(start..start.saturating_add(buffers as usize * buf_size as usize));
+        }
         let size = grant.private_size as usize;
         let private = Memory::map(&grant.private, size, 0, false).map_err(failed("the ring state"))?;
         let bad = |e: &dyn std::fmt::Display| ctl::Condition::System.says(format!("{}: {e}", grant.name));

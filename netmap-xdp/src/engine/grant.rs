@@ -5,8 +5,9 @@ use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{KringPlace, RingPlace};
 use crate::shm::Memory;
-use crate::sys::{Errno, Fd, Mode};
-use std::sync::Arc;
+use crate::sys::{Errno, Fd, Mode, identity};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Names a registration until it is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,13 +57,31 @@ pub struct RegionGrant {
     pub here: Option<Arc<Memory>>,
 }
 
+/// A part of a file: device and inode, offset, size.
+type Place = (u64, u64, u64, u64);
+
+/// What this process has mapped of regions: ports in one region share the mapping.
+static MAPPED: Mutex<Vec<(Place, Weak<Memory>)>> = Mutex::new(Vec::new());
+
 impl RegionGrant {
-    /// Maps it.
+    /// Maps it, unless it is mapped.
     pub fn map(&self) -> Result<Arc<Memory>, Errno> {
-        match &self.here {
-            Some(memory) => Ok(memory.clone()),
-            None => Memory::of_file(&*self.fd, self.at, self.size as usize, false),
+        if let Some(memory) = &self.here {
+            return Ok(memory.clone());
         }
+        let map = || Memory::of_file(&*self.fd, self.at, self.size as usize, false);
+        let (device, inode) = identity(self.fd.as_raw_fd())?;
+        let place = (device, inode, self.at, self.size);
+        // Not waited for: in a forked child, whoever has it may not be there any more. Two mappings do as well.
+        let Ok(mut mapped) = MAPPED.try_lock() else { return map() };
+        mapped.retain(|(_, memory)| memory.strong_count() > 0);
+        // A mapping keeps its file, so that as long as there is one, the inode is of no other.
+        if let Some(memory) = mapped.iter().find(|(of, _)| *of == place).and_then(|(_, memory)| memory.upgrade()) {
+            return Ok(memory);
+        }
+        let memory = map()?;
+        mapped.push((place, Arc::downgrade(&memory)));
+        Ok(memory)
     }
 }
 
@@ -193,4 +212,33 @@ pub struct InletGrant {
     pub wake: Arc<Fd>,
     /// Its monitors; those without a region of their own lie in the port's.
     pub taps: TapsGrant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sealed_memfd;
+
+    #[test]
+    fn ports_in_one_region_share_the_mapping() {
+        let grant = |fd: &Arc<Fd>| RegionGrant {
+            // As it comes from netmapd: another descriptor each time.
+            fd: Arc::new(fd.try_clone().unwrap()),
+            at: 0,
+            size: 8192,
+            buf_size: 2048,
+            of_program: false,
+            here: None,
+        };
+        let [one, other] = [(); 2].map(|()| Arc::new(sealed_memfd(c"test", 8192).unwrap()));
+        let first = grant(&one).map().unwrap();
+        assert!(Arc::ptr_eq(&first, &grant(&one).map().unwrap()));
+        assert!(!Arc::ptr_eq(&first, &grant(&other).map().unwrap()));
+        assert!(!Arc::ptr_eq(&first, &RegionGrant { size: 4096, ..grant(&one) }.map().unwrap()));
+        first.write(0, b"netmap").unwrap();
+        drop(first);
+        let (again, mut got) = (grant(&one).map().unwrap(), [0; 6]);
+        again.read(0, &mut got).unwrap();
+        assert_eq!(&got, b"netmap");
+    }
 }

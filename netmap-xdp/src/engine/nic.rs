@@ -555,6 +555,7 @@ impl NicPort {
             geometry: self.geometry,
             always: settings().polling.always == Some(true),
             busy: settings().polling.is_busy(),
+            copies: self.mode != Mode::ZeroCopy,
         }
     }
 

@@ -10,14 +10,14 @@
 
 use super::{BadSlot, Carrier};
 use crate::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT};
-use crate::index::{distance, next_slot, prev_slot};
-use crate::ring::{Dir, Drop, Kring, NO_BUFFER};
+use crate::index::{distance, next_slot, prev_slot, run, slots_on};
+use crate::ring::{Dir, Drop, Kring, NO_BUFFER, SlotView};
 use crate::shm::{Memory, Ref};
 use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
 use crate::sys::{Errno, Error, Fd};
-use crate::xsk::{Chunks, Completion, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan, fill_size};
-use std::cell::Cell;
+use crate::xsk::{Chunks, Completion, Desc, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan, Walk, fill_size};
+use std::iter::zip;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct NicPlan {
     pub always: bool,
     /// Who syncs polls the queue.
     pub busy: bool,
+    /// The kernel copies what is sent, on the processor that tells it.
+    pub copies: bool,
 }
 
 /// The transmit side of a socket.
@@ -81,118 +83,134 @@ impl NicTx {
     /// Takes completions and lets `hwtail` follow.
     #[inline]
     fn reclaim(&self, k: &Kring) {
-        let mut returns = k.returns();
-        // An address that no slot waits for is the first part of a buffer that took two descriptors.
-        let done = self.completion.consume(|addr| returns.take(Geometry::key(addr)));
-        if !matches!(done, Ok(0)) {
-            returns.finish();
+        let Ok(mut done) = self.completion.filled() else { return };
+        if done.left() == 0 {
+            return;
         }
+        let mut returns = k.returns();
+        while done.left() > 0 {
+            let addrs = done.run();
+            // An address that no slot waits for is the first part of a buffer that took two descriptors.
+            returns.take(addrs.iter().map(|addr| Geometry::key(addr.load(Relaxed))));
+            done.pass(addrs.len() as u32);
+        }
+        done.publish();
+        returns.finish();
     }
 
     /// Turns slots `[hwcur, rhead)` into descriptors. `reported` becomes true if one of them has `NS_REPORT`.
     #[inline]
     fn submit(&self, k: &Kring, reported: &mut bool) -> Result<(), BadSlot> {
-        let (head, n) = (k.rhead(), k.num_slots());
-        let mut i = k.hwcur();
+        let (head, mut i) = (k.rhead(), k.hwcur());
         if i == head {
             return Ok(());
         }
         let Ok(mut batch) = self.tx.batch() else { return Err(BadSlot) };
-        let (mut packets, mut bytes, mut result, mut left_out) = (0, 0, Ok(()), false);
-        let geometry = self.plan.geometry;
-        let plain = geometry.chunks() == Chunks::Unaligned && !k.has_offsets();
-        while i != head {
+        let plain = self.plan.geometry.chunks() == Chunks::Unaligned && !k.has_offsets();
+        let mut sent = Sent::default();
+        loop {
             if plain {
-                let from = i;
-                (i, bytes) = self.submit_plain(k, &mut batch, i, head, bytes);
-                packets += u64::from(distance(from, i, n));
-                if i == head {
-                    break;
-                }
+                i = self.submit_plain(k, &mut batch, i, head, &mut sent.total);
             }
-            let slot = k.slot(i);
-            let flags = slot.flags.load(Relaxed);
-            if flags & NS_MOREFRAG != 0 {
-                match self.chain(k, &mut batch, i, head, reported) {
-                    Chain::Sent(next, total) => {
-                        packets += 1;
-                        bytes += u64::from(total);
-                        i = next;
-                    }
-                    Chain::Dropped(next, why) => {
-                        k.dropped(why);
-                        left_out = true;
-                        i = next;
-                    }
-                    Chain::Wait => break,
-                }
-                continue;
-            }
-            if !batch.fits(2) {
+            if i == head {
                 break;
             }
-            let idx = slot.buf_idx.load(Relaxed);
-            let offset = k.offset(slot);
-            let len = u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset);
-            match self.plan_frame(k, idx, offset, len) {
-                Ok(plan) => {
-                    batch.push(plan.first);
-                    plan.second.into_iter().for_each(|d| batch.push(d));
-                    k.held(i).store(plan.key, Relaxed);
-                    packets += 1;
-                    bytes += u64::from(len);
-                }
-                Err(why) => {
-                    k.dropped(why);
-                    k.held(i).store(NO_BUFFER, Relaxed);
-                    left_out = true;
-                    if why == Drop::BadBuffer {
-                        result = Err(BadSlot);
-                    }
-                }
-            }
-            if flags & (NS_BUF_CHANGED | NS_REPORT) != 0 {
-                slot.flags.store(flags & !(NS_BUF_CHANGED | NS_REPORT), Relaxed);
-                *reported |= flags & NS_REPORT != 0;
-            }
-            i = next_slot(i, n);
+            let Some(next) = self.submit_other(k, &mut batch, i, head, &mut sent) else { break };
+            i = next;
         }
         k.hand_over(batch.end(), i, || {
             batch.publish();
         });
-        k.count(packets, bytes);
-        if left_out {
+        k.count(sent.total.packets, sent.total.bytes);
+        if sent.left_out {
             // No completion will tell of these slots.
             k.advance_tx_tail();
         }
-        result
+        *reported = sent.reported;
+        if sent.bad { Err(BadSlot) } else { Ok(()) }
     }
 
     /// What nearly every frame is, one slot and one descriptor, of slots from `i` on: up to the first one that is something
-    /// else, or for which there is no room. Returns that, and `bytes` with theirs. No offsets, chunks unaligned.
+    /// else, or for which there is no room. Returns that one. No offsets, chunks unaligned.
     #[inline]
-    fn submit_plain(&self, k: &Kring, batch: &mut TxBatch<'_>, i: u32, head: u32, bytes: u64) -> (u32, u64) {
+    fn submit_plain(&self, k: &Kring, batch: &mut TxBatch<'_>, i: u32, head: u32, total: &mut Total) -> u32 {
         // All in registers: after each of the loads and stores here the compiler would look at fields again.
-        let (slots, held, n) = (k.slots(), k.all_held(), k.num_slots());
-        let (geometry, most, buffers) = (self.plan.geometry, k.buf_size(), k.packets().usable());
-        let (mut i, mut bytes) = (i, bytes);
-        batch.push_whole(|| {
-            let (slot, cell) = (slots.get(i as usize)?, held.get(i as usize)?);
-            let (idx, flags) = (slot.buf_idx.load(Relaxed), slot.flags.load(Relaxed));
-            let len = u32::from(slot.len.load(Relaxed)).min(most);
-            if i == head || flags & (NS_MOREFRAG | NS_REPORT) != 0 || !buffers.has(idx) || len < MIN_FRAME {
-                return None;
+        let (geometry, most, packets) = (self.plan.geometry, k.buf_size(), k.packets());
+        let (buffers, copies) = (packets.usable(), self.plan.copies);
+        let (mut i, mut sum) = (i, *total);
+        loop {
+            let (slots, held) = (run(k.slots(), i, head), run(k.all_held(), i, head));
+            let mut done = 0;
+            for ((entry, slot), cell) in zip(batch.run(), slots).zip(held) {
+                let (idx, flags) = (slot.buf_idx.load(Relaxed), slot.flags.load(Relaxed));
+                let len = u32::from(slot.len.load(Relaxed)).min(most);
+                if flags & (NS_MOREFRAG | NS_REPORT) != 0 || !buffers.has(idx) || len < MIN_FRAME {
+                    break;
+                }
+                if flags & NS_BUF_CHANGED != 0 {
+                    slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+                }
+                if copies {
+                    // Whoever received it may be another processor. Here the kernel would wait for each; see `Bound::map`.
+                    packets.prefetch(idx);
+                }
+                let plan = geometry.whole(idx, len, false);
+                cell.store(plan.key, Relaxed);
+                entry.write(plan.first);
+                sum.add(len, false);
+                done += 1;
             }
-            if flags & NS_BUF_CHANGED != 0 {
-                slot.flags.store(flags & !NS_BUF_CHANGED, Relaxed);
+            batch.wrote(done);
+            i = slots_on(i, done, k.num_slots());
+            if done == 0 || i == head {
+                *total = sum;
+                return i;
             }
-            let plan = geometry.whole(idx, len, false);
-            cell.store(plan.key, Relaxed);
-            bytes += u64::from(len);
-            i = next_slot(i, n);
-            Some((plan.first.addr, len))
-        });
-        (i, bytes)
+        }
+    }
+
+    /// Any frame, from slot `i` on, which is not `head`. Returns the slot after it; none: it has to wait.
+    #[inline(never)]
+    fn submit_other(&self, k: &Kring, batch: &mut TxBatch<'_>, i: u32, head: u32, sent: &mut Sent) -> Option<u32> {
+        let slot = k.slot(i);
+        let flags = slot.flags.load(Relaxed);
+        if flags & NS_MOREFRAG != 0 {
+            return match self.chain(k, batch, i, head, &mut sent.reported) {
+                Chain::Sent(next, len) => {
+                    sent.total.add(len, false);
+                    Some(next)
+                }
+                Chain::Dropped(next, why) => {
+                    sent.leave_out(k, why);
+                    Some(next)
+                }
+                Chain::Wait => None,
+            };
+        }
+        if !batch.fits(2) {
+            return None;
+        }
+        let idx = slot.buf_idx.load(Relaxed);
+        let offset = k.offset(slot);
+        let len = u32::from(slot.len.load(Relaxed)).min(k.buf_size() - offset);
+        match self.plan_frame(k, idx, offset, len) {
+            Ok(plan) => {
+                batch.push(plan.first);
+                plan.second.into_iter().for_each(|d| batch.push(d));
+                k.held(i).store(plan.key, Relaxed);
+                sent.total.add(len, false);
+            }
+            Err(why) => {
+                k.held(i).store(NO_BUFFER, Relaxed);
+                sent.leave_out(k, why);
+                sent.bad |= why == Drop::BadBuffer;
+            }
+        }
+        if flags & (NS_BUF_CHANGED | NS_REPORT) != 0 {
+            slot.flags.store(flags & !(NS_BUF_CHANGED | NS_REPORT), Relaxed);
+            sent.reported |= flags & NS_REPORT != 0;
+        }
+        Some(next_slot(i, k.num_slots()))
     }
 
     /// The descriptors of a frame of one slot, or why there are none.
@@ -257,15 +275,28 @@ impl NicTx {
         Chain::Sent(next, total)
     }
 
-    /// Tells the kernel until it has taken everything or takes no more.
+    /// Tells the kernel of what it has not taken, if it wants to be told.
+    #[inline]
+    fn kick(&self, k: &Kring) {
+        let (end, at) = self.tx.0.positions();
+        if at != end && self.wants_kick() {
+            self.kick_until(k, end, at);
+        }
+    }
+
+    #[inline]
+    fn wants_kick(&self) -> bool {
+        self.plan.always || self.tx.0.needs_wakeup()
+    }
+
+    /// Tells the kernel until it has taken everything, from `at` to `end`, or takes no more.
     ///
     /// Before Linux 6.17 it does not say what it has taken until it has come to the end of what it knows of. Then completions
     /// tell that it moves, and where these are late, it is told as often as the rest may need.
-    #[inline]
-    fn kick(&self, k: &Kring) {
-        let (end, mut at) = self.tx.0.positions();
+    #[inline(never)]
+    fn kick_until(&self, k: &Kring, end: u32, mut at: u32) {
         let (mut done, mut blind) = (self.completion.positions().0, 0);
-        while at != end && (self.plan.always || self.tx.0.needs_wakeup()) {
+        while at != end && self.wants_kick() {
             let answer = xdp::kick_tx(self.socket.as_raw_fd());
             let now = self.tx.0.positions().1;
             if self.down.load(Relaxed) != (answer == Err(Errno(libc::ENETDOWN))) {
@@ -291,6 +322,40 @@ impl NicTx {
             }
             at = now;
         }
+    }
+}
+
+/// Frames that crossed.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Total {
+    #[inline]
+    fn add(&mut self, len: u32, more: bool) {
+        self.packets += u64::from(!more);
+        self.bytes += u64::from(len);
+    }
+}
+
+/// What a sync sent.
+#[derive(Default)]
+struct Sent {
+    total: Total,
+    /// One had `NS_REPORT`.
+    reported: bool,
+    /// One was left out.
+    left_out: bool,
+    /// One named a buffer that there is not.
+    bad: bool,
+}
+
+impl Sent {
+    fn leave_out(&mut self, k: &Kring, why: Drop) {
+        k.dropped(why);
+        self.left_out = true;
     }
 }
 
@@ -393,16 +458,20 @@ impl NicRx {
     /// The buffers of slots `[hwcur, rhead)` are spare.
     #[inline]
     fn release(&self, k: &Kring) -> Result<(), BadSlot> {
-        let (head, from) = (k.rhead() as usize, k.hwcur() as usize);
+        let (from, head) = (k.hwcur(), k.rhead());
         if from == head {
             return Ok(());
         }
-        let (slots, mut count, buffers) = (k.slots(), k.spare(), k.packets().usable());
-        let parts = if from < head { [slots.get(from..head), None] } else { [slots.get(from..), slots.get(..head)] };
+        let (mut count, buffers) = (k.spare(), k.packets().usable());
         let mut room = k.spares().get(count as usize..).unwrap_or_default().iter();
         let mut result = Ok(());
-        for part in parts {
-            for slot in part.unwrap_or_default() {
+        let mut at = from;
+        while at != head {
+            let slots = run(k.slots(), at, head);
+            if slots.is_empty() {
+                break;
+            }
+            for slot in slots {
                 let idx = slot.buf_idx.load(Relaxed);
                 if buffers.has(idx)
                     && let Some(cell) = room.next()
@@ -415,11 +484,12 @@ impl NicRx {
                     result = Err(BadSlot);
                 }
             }
+            at = slots_on(at, slots.len() as u32, k.num_slots());
         }
         k.set_spare(count);
         // SYNC death: in this order, so that a death in between loses nothing: see `Kring::recover_held`.
         compiler_fence(SeqCst);
-        k.set_hwcur(head as u32);
+        k.set_hwcur(head);
         result
     }
 
@@ -427,23 +497,38 @@ impl NicRx {
     #[inline]
     fn post(&self, k: &Kring) -> Result<(), QueueError> {
         let (n, end) = (k.num_slots(), prev_slot(k.hwtail(), k.num_slots()));
-        let (at, have) = (Cell::new(k.filled()), k.spare());
-        let want = distance(at.get(), end, n).min(have);
+        let (at, have) = (k.filled(), k.spare());
+        let want = distance(at, end, n).min(have);
         if want == 0 {
             return Ok(());
         }
-        // Those on top.
-        let mut spares = k.spares().get((have - want) as usize..have as usize).unwrap_or_default().iter().rev();
-        let (held, geometry) = (k.all_held(), self.plan.geometry);
-        let next = || {
-            let (cell, idx) = (held.get(at.get() as usize)?, spares.next()?.load(Relaxed));
-            cell.store(idx, Relaxed);
-            at.set(next_slot(at.get(), n));
-            Some(geometry.fill(idx))
-        };
         // See `fill_size`.
-        let used = distance(k.hwtail(), at.get(), n).saturating_add(self.plan.rx_size);
-        let posted = self.fill.produce_by([want, used], next, |to, publish| k.hand_over(to, at.get(), publish))?;
+        let used = distance(k.hwtail(), at, n).saturating_add(self.plan.rx_size);
+        let mut fill = self.fill.room_for(want, used)?;
+        // Those on top, the last one first.
+        let mut spares = k.spares().get(..have as usize).unwrap_or_default();
+        let geometry = self.plan.geometry;
+        let mut to = at;
+        while fill.left() > 0 {
+            let (entries, held) = (fill.run(), run(k.all_held(), to, end));
+            let many = entries.len().min(held.len()).min(spares.len());
+            if many == 0 {
+                break;
+            }
+            let (rest, top) = spares.split_at(spares.len() - many);
+            for ((entry, cell), spare) in zip(entries, held).zip(top.iter().rev()) {
+                let idx = spare.load(Relaxed);
+                cell.store(idx, Relaxed);
+                entry.store(geometry.fill(idx), Relaxed);
+            }
+            spares = rest;
+            fill.pass(many as u32);
+            to = slots_on(to, many as u32, n);
+        }
+        let posted = fill.passed();
+        if posted > 0 {
+            k.hand_over(fill.position(), to, || fill.publish());
+        }
         // SYNC death: what the kernel has, or what it may have, is not spare: in this order again.
         compiler_fence(SeqCst);
         k.set_spare(have - posted);
@@ -464,16 +549,15 @@ impl NicRx {
     /// Gives one buffer back to the kernel at once.
     #[cold]
     fn refill(&self, idx: u32) -> bool {
-        let mut once = Some(self.plan.geometry.fill(idx));
-        self.fill.produce(|| once.take()).is_ok()
+        self.fill.add(self.plan.geometry.fill(idx)).is_ok()
     }
 
     /// Received descriptors become slots from `hwtail` on.
     #[inline]
     fn receive(&self, k: &Kring) -> Result<(), BadSlot> {
-        let bounced = Cell::new(None);
+        let mut bounced = None;
         loop {
-            let received = self.receive_until(k, &bounced);
+            let received = self.receive_until(k, &mut bounced);
             // Only now that its descriptor is gone: a death in between must not give the kernel a buffer twice.
             match bounced.take() {
                 Some(idx) if received.is_ok() && self.refill(idx) => {}
@@ -484,62 +568,74 @@ impl NicRx {
 
     /// The same, up to a frame that cannot be received, whose buffer goes to `bounced`.
     #[inline]
-    fn receive_until(&self, k: &Kring, bounced: &Cell<Option<u32>>) -> Result<(), BadSlot> {
-        let stop = k.rx_stop();
-        let next = Cell::new(k.hwtail());
-        let (mut packets, mut bytes) = (0, 0);
-        // All in registers: after each of the loads and stores here the compiler would look at fields again.
-        let (slots, all_held, n) = (k.slots(), k.all_held(), k.num_slots());
-        let (geometry, most, buffers, plain) =
-            (self.plan.geometry, k.buf_size(), k.packets().usable(), !k.has_offsets());
-        let take = |addr, len, more: bool| {
-            let at = next.get();
-            let (Some(slot), Some(cell)) = (slots.get(at as usize), all_held.get(at as usize)) else { return false };
-            if at == stop {
-                return false;
+    fn receive_until(&self, k: &Kring, bounced: &mut Option<u32>) -> Result<(), BadSlot> {
+        let (stop, n) = (k.rx_stop(), k.num_slots());
+        let Ok(mut frames) = self.rx.0.filled() else { return Err(BadSlot) };
+        let (mut next, mut total) = (k.hwtail(), Total::default());
+        loop {
+            if !k.has_offsets() {
+                next = self.receive_plain(k, &mut frames, next, stop, &mut total);
             }
-            // The kernel returns buffers in the order it got them, or nearly so: what comes is known by what is expected.
-            let held = cell.load(Relaxed);
-            let idx = if plain && addr == geometry.arrival(held) && buffers.has(held) && len <= most {
-                cell.store(NO_BUFFER, Relaxed);
-                held
-            } else {
-                match self.receive_other(k, at, addr, len, bounced) {
-                    Ok(idx) => idx,
-                    Err(done) => return done,
-                }
-            };
-            let mut flags = if more { NS_MOREFRAG } else { 0 };
-            if slot.buf_idx.load(Relaxed) != idx {
-                slot.buf_idx.store(idx, Relaxed);
-                flags |= NS_BUF_CHANGED;
+            let Some(frame) = frames.run().first() else { break };
+            if next == stop || bounced.is_some() {
+                break;
             }
-            slot.len.store(len as u16, Relaxed);
-            slot.flags.store(flags, Relaxed);
-            packets += u64::from(!more);
-            bytes += u64::from(len);
-            next.set(next_slot(at, n));
-            true
-        };
-        let taken = self.rx.consume_by(take, |at, publish| k.take_over(at, next.get(), publish));
-        if packets > 0 {
-            k.count(packets, bytes);
+            let (addr, len, more) = frame.read();
+            if let Some(idx) = self.receive_other(k, next, addr, len, bounced) {
+                total.add(len, more);
+                fill_slot(k.slot(next), idx, len, more);
+                next = next_slot(next, n);
+            }
+            frames.pass(1);
         }
-        taken.map(drop).map_err(|_| BadSlot)
+        if frames.passed() > 0 {
+            k.take_over(frames.position(), next, || frames.publish());
+            k.count(total.packets, total.bytes);
+        }
+        Ok(())
     }
-    /// A frame for slot `at` that is not simply the expected buffer, or a ring with offsets: the buffer, or whether its
-    /// descriptor is done with.
-    #[inline(never)]
-    fn receive_other(&self, k: &Kring, at: u32, addr: u64, len: u32, bounced: &Cell<Option<u32>>) -> Result<u32, bool> {
-        if bounced.get().is_some() {
-            return Err(false);
+
+    /// What nearly every frame is, the buffer that is expected: up to the first one that is something else. Returns the slot
+    /// for that one.
+    #[inline]
+    fn receive_plain(&self, k: &Kring, frames: &mut Walk<'_, Desc>, next: u32, stop: u32, total: &mut Total) -> u32 {
+        // All in registers: after each of the loads and stores here the compiler would look at fields again.
+        let (geometry, most, buffers) = (self.plan.geometry, k.buf_size(), k.packets().usable());
+        let (mut next, mut sum) = (next, *total);
+        while frames.left() > 0 {
+            let (slots, held) = (run(k.slots(), next, stop), run(k.all_held(), next, stop));
+            let mut done = 0;
+            for ((frame, slot), cell) in zip(frames.run(), slots).zip(held) {
+                let (addr, len, more) = frame.read();
+                // The kernel returns buffers in the order it got them, or nearly so.
+                let idx = cell.load(Relaxed);
+                if addr != geometry.arrival(idx) || !buffers.has(idx) || len > most {
+                    break;
+                }
+                cell.store(NO_BUFFER, Relaxed);
+                fill_slot(slot, idx, len, more);
+                sum.add(len, more);
+                done += 1;
+            }
+            if done == 0 {
+                break;
+            }
+            frames.pass(done);
+            next = slots_on(next, done, k.num_slots());
         }
+        *total = sum;
+        next
+    }
+
+    /// A frame for slot `at` that is not simply the expected buffer, or a ring with offsets: the buffer, if it is received.
+    #[inline(never)]
+    fn receive_other(&self, k: &Kring, at: u32, addr: u64, len: u32, bounced: &mut Option<u32>) -> Option<u32> {
         let held = k.held(at).load(Relaxed);
         let expected = addr == self.plan.geometry.arrival(held);
         let (idx, shift) = if expected { (held, 0) } else { self.unexpected(addr) };
         if !k.is_buffer(idx) || len > k.buf_size() || !(expected || k.take_rx(at, idx)) {
             k.dropped(Drop::Foreign);
-            return Err(true);
+            return None;
         }
         k.held(at).store(NO_BUFFER, Relaxed);
         let offset = k.offset(k.slot(at));
@@ -547,14 +643,26 @@ impl NicRx {
             // What the kernel wrote does not fit behind the offset. The slot stays the kernel's, with this buffer.
             k.held(at).store(idx, Relaxed);
             k.dropped(Drop::TooLong);
-            bounced.set(Some(idx));
-            return Err(true);
+            *bounced = Some(idx);
+            return None;
         }
         if shift != i64::from(offset) {
             place(k, idx, shift, offset, len);
         }
-        Ok(idx)
+        Some(idx)
     }
+}
+
+/// A received frame is in the slot now.
+#[inline]
+fn fill_slot(slot: &SlotView, idx: u32, len: u32, more: bool) {
+    let mut flags = if more { NS_MOREFRAG } else { 0 };
+    if slot.buf_idx.load(Relaxed) != idx {
+        slot.buf_idx.store(idx, Relaxed);
+        flags |= NS_BUF_CHANGED;
+    }
+    slot.len.store(len as u16, Relaxed);
+    slot.flags.store(flags, Relaxed);
 }
 
 /// Moves a frame to where its slot has it: behind the offset that the program asked for, else to the start of the buffer, if

@@ -26,7 +26,7 @@ wire_struct! {
     RingGrant { ring, kring, carrier, bell }
     RingPlace { offset, slots, buffers_at, buffers, buf_size, dir, id }
     KringPlace { offset, room }
-    NicPlan { rx_size, tx_size, geometry, always, busy }
+    NicPlan { rx_size, tx_size, geometry, always, busy, copies }
     RegisterReply {
         offset, memsize, tx_slots, rx_slots, tx_rings, rx_rings, host_tx_rings, host_rx_rings, mem_id, extra_bufs
     }

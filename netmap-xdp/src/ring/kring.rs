@@ -17,7 +17,7 @@ mod spares;
 
 use super::cursor::{BadCursor, Cursors, rx_cursors, tx_cursors};
 use super::layout::{KringState, REASONS, RingHeader, SlotView};
-use crate::index::{distance, next_slot, prev_slot};
+use crate::index::{distance, next_slot, prev_slot, run};
 use crate::shm::{Memory, OutOfRange, Packets, Ref, Slice};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use std::mem::size_of;
@@ -129,34 +129,54 @@ impl std::ops::Drop for LockGuard<'_> {
     }
 }
 
-/// What comes back of a transmit ring: see [`Kring::returns`]. Knows by heart what the ring would be asked for with each slot.
+/// What comes back of a transmit ring: see [`Kring::returns`].
 pub struct Returns<'a> {
     k: &'a Kring,
-    held: &'a [AtomicU32],
-    slots: u32,
+    /// Of slots that wait, the oldest first, as far as they lie side by side.
+    waiting: &'a [AtomicU32],
+    /// Behind those.
+    to: u32,
+    /// Behind the last that waits.
     end: u32,
-    /// The oldest slot that waits; those before it came back.
-    at: u32,
 }
 
-impl Returns<'_> {
-    /// Marks the slot that sent `what` as done; the oldest one where several did. Completions in order cost one step each; an
-    /// unknown one is nothing.
+impl<'a> Returns<'a> {
+    /// Marks the slots that sent `whats` as done; of several that sent the same, the oldest one. Completions in order cost
+    /// one step each; an unknown one is nothing.
     #[inline]
-    pub fn take(&mut self, what: u32) {
-        match self.held.get(self.at as usize) {
-            Some(cell) if self.at != self.end && cell.load(Relaxed) == what => {
-                cell.store(NO_BUFFER, Relaxed);
-                self.at = next_slot(self.at, self.slots);
+    pub fn take(&mut self, whats: impl Iterator<Item = u32>) {
+        // In a register, and not in `self`, to which the rare case has a reference.
+        let mut waiting = self.waiting;
+        for what in whats {
+            match waiting.split_first() {
+                Some((cell, rest)) if cell.load(Relaxed) == what => {
+                    cell.store(NO_BUFFER, Relaxed);
+                    waiting = rest;
+                }
+                _ => waiting = self.take_other(waiting, what),
             }
-            _ => self.k.complete_tx_out_of_order(what),
         }
+        self.waiting = waiting;
+    }
+
+    /// One that `waiting`, what is left of the run, does not begin with; returns what is left then.
+    #[cold]
+    fn take_other(&mut self, waiting: &'a [AtomicU32], what: u32) -> &'a [AtomicU32] {
+        if waiting.is_empty() && self.to != self.end {
+            // From the start of the ring.
+            (self.waiting, self.to) = (run(&self.k.held, 0, self.end), self.end);
+            self.take(std::iter::once(what));
+            return self.waiting;
+        }
+        self.k.complete_tx_out_of_order(what);
+        waiting
     }
 
     /// Lets `tail` follow.
     #[inline]
     pub fn finish(self) {
-        self.k.advance_tx_tail_from(prev_slot(self.at, self.slots));
+        let last = self.to.wrapping_sub(self.waiting.len() as u32).wrapping_sub(1);
+        self.k.advance_tx_tail_from(if last == u32::MAX { self.k.num_slots() - 1 } else { last });
     }
 }
 
@@ -567,8 +587,9 @@ impl Kring {
     /// Transmit: takes what comes back, slot by slot from the oldest one on.
     #[inline]
     pub fn returns(&self) -> Returns<'_> {
-        let slots = self.place.slots;
-        Returns { k: self, held: &self.held, slots, end: self.hwcur(), at: next_slot(self.hwtail(), slots) }
+        let (oldest, end) = (next_slot(self.hwtail(), self.place.slots), self.hwcur());
+        let to = if oldest <= end { end } else { self.place.slots };
+        Returns { k: self, waiting: run(&self.held, oldest, end), to, end }
     }
 
     #[cold]

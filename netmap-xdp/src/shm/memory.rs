@@ -91,6 +91,11 @@ impl Memory {
         Ok(Arc::new(Memory { map: Map::of_file(fd, offset, len, guarded)? }))
     }
 
+    /// Makes the pages of a range present, see [`Map::populate`].
+    pub fn populate(&self, range: std::ops::Range<usize>) {
+        self.map.populate(range);
+    }
+
     /// Whether pages of a guarded mapping vanished.
     pub fn broken(&self) -> bool {
         self.map.broken()

@@ -18,6 +18,6 @@ pub use host::{Cut, HostLink, HostLinkPlan, clean_host_filter, end_cuts, host_su
 pub use program::{
     AttachError, AttachMode, ClassifierPlan, Inherited, Loader, Program, QueueCounters, embedded, is_our_program,
 };
-pub use queue::{Completion, Fill, Queue, QueueError, Rx, Tx, TxBatch, fill_size};
+pub use queue::{Completion, Desc, Fill, Queue, QueueError, Rx, Tx, TxBatch, Walk, fill_size};
 pub use socket::{BindError, Socket, SocketPlan, Umem};
 pub use steering::{Action, IMAGE_SIZE, Steering, SteeringError};

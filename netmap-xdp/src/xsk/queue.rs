@@ -5,6 +5,9 @@
 //! the AF_XDP ring serves: fill and receive ring under the receive ring's lock, transmit and completion ring under the
 //! transmit ring's.
 //!
+//! Both are done by a [`Walk`]. It yields entries in runs that lie side by side, so that a loop over many of them needs
+//! neither a mask nor a check of bounds for each.
+//!
 //! The kernel is trusted to order its writes; the rest of the words can be scribbled on by any process that maps the ring,
 //! so a count that cannot be is an error, and every index is masked.
 
@@ -93,52 +96,44 @@ impl<T: Shared> Queue<T> {
         self.flags.load(Relaxed) & NEED_WAKEUP != 0
     }
 
-    /// Producer side: where to write, and for how many entries there is room.
+    /// Producer side: the entries that may be written.
     #[inline]
-    fn room(&self) -> Result<(Cursor, u32), QueueError> {
-        let at = Cursor(self.producer.load(Relaxed));
+    pub fn room(&self) -> Result<Walk<'_, T>, QueueError> {
         // SYNC xsk-ring: acquire pairs with the kernel's release of the consumer (`__xskq_cons_release`): entries that it
         // has read may be overwritten.
-        let used = at.since(Cursor(self.consumer.load(Acquire)));
-        if used > self.size() {
-            return Err(QueueError::Corrupt);
-        }
-        Ok((at, self.size() - used))
+        let (at, freed) = (Cursor(self.producer.load(Relaxed)), Cursor(self.consumer.load(Acquire)));
+        let Some(left) = self.size().checked_sub(at.since(freed)) else { return Err(QueueError::Corrupt) };
+        Ok(self.walk(&self.producer, at, left))
     }
 
-    /// Consumer side: where to read, and how many entries there are.
+    /// The same for who knows that at most `used` entries are in use, and wants to write up to `want`. The other side's
+    /// position lies in a cache line that its processor writes for each entry, so it is looked at only if that leaves a
+    /// doubt.
     #[inline]
-    fn filled(&self) -> Result<(Cursor, u32), QueueError> {
-        let at = Cursor(self.consumer.load(Relaxed));
+    pub fn room_for(&self, want: u32, used: u32) -> Result<Walk<'_, T>, QueueError> {
+        if self.size().saturating_sub(used) >= want {
+            return Ok(self.walk(&self.producer, Cursor(self.producer.load(Relaxed)), want));
+        }
+        let room = self.room()?;
+        Ok(Walk { left: room.left.min(want), ..room })
+    }
+
+    /// Consumer side: the entries that may be read.
+    #[inline]
+    pub fn filled(&self) -> Result<Walk<'_, T>, QueueError> {
         // SYNC xsk-ring: acquire pairs with the kernel's release of the producer (`__xskq_prod_submit`): the entries are
         // there.
-        let n = Cursor(self.producer.load(Acquire)).since(at);
-        if n > self.size() {
+        let (at, end) = (Cursor(self.consumer.load(Relaxed)), Cursor(self.producer.load(Acquire)));
+        let left = end.since(at);
+        if left > self.size() {
             return Err(QueueError::Corrupt);
         }
-        Ok((at, n))
-    }
-
-    /// The same for who knows that at most `used` entries are in use, and wants to write `want`. The other side's position lies
-    /// in a cache line that its processor writes for each entry, so it is looked at only if that leaves a doubt.
-    #[inline]
-    fn room_for(&self, want: u32, used: u32) -> Result<(Cursor, u32), QueueError> {
-        if self.size().saturating_sub(used) < want {
-            return self.room();
-        }
-        Ok((Cursor(self.producer.load(Relaxed)), want))
+        Ok(self.walk(&self.consumer, at, left))
     }
 
     #[inline]
-    fn publish_producer(&self, to: Cursor) {
-        // SYNC xsk-ring: release pairs with the kernel's acquire of the producer (`__xskq_cons_peek`).
-        self.producer.store(to.0, Release);
-    }
-
-    #[inline]
-    fn publish_consumer(&self, to: Cursor) {
-        // SYNC xsk-ring: release pairs with the kernel's acquire of the consumer (`xskq_prod_nb_free`).
-        self.consumer.store(to.0, Release);
+    fn walk<'a>(&'a self, own: &'a AtomicU32, at: Cursor, left: u32) -> Walk<'a, T> {
+        Walk { own, entries: &self.entries, mask: self.mask, at, left, passed: 0 }
     }
 
     /// Entries that wait for the other side.
@@ -150,13 +145,70 @@ impl<T: Shared> Queue<T> {
 
     /// After a death: passes over entries that were processed, and not released.
     pub fn skip(&self, n: u32) {
-        self.publish_consumer(Cursor(self.consumer.load(Relaxed)).ahead(n.min(self.waiting())));
+        let to = Cursor(self.consumer.load(Relaxed)).ahead(n.min(self.waiting()));
+        // SYNC xsk-ring: as in `Walk::publish`.
+        self.consumer.store(to.0, Release);
     }
 
     /// Raw positions, producer first: for who watches whether the other side moves.
     #[inline]
     pub fn positions(&self) -> (u32, u32) {
         (self.producer.load(Relaxed), self.consumer.load(Relaxed))
+    }
+}
+
+/// A walk over entries that are this side's. The other side sees nothing of it until [`Walk::publish`].
+pub struct Walk<'a, T> {
+    /// This side's position, as the other one sees it.
+    own: &'a AtomicU32,
+    entries: &'a [T],
+    mask: u32,
+    /// Where the walk is.
+    at: Cursor,
+    left: u32,
+    passed: u32,
+}
+
+impl<'a, T> Walk<'a, T> {
+    /// The next entries, as many as lie side by side.
+    #[inline]
+    pub fn run(&self) -> &'a [T] {
+        let from = self.at.at(self.mask);
+        let until = self.entries.len().min(from + self.left as usize);
+        self.entries.get(from..until).unwrap_or_default()
+    }
+
+    /// `n` of them are written, or read.
+    #[inline]
+    pub fn pass(&mut self, n: u32) {
+        let n = n.min(self.left);
+        (self.at, self.left, self.passed) = (self.at.ahead(n), self.left - n, self.passed + n);
+    }
+
+    /// How many are ahead.
+    #[inline]
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// How many were passed.
+    #[inline]
+    pub fn passed(&self) -> u32 {
+        self.passed
+    }
+
+    /// Where [`Walk::publish`] moves this side's position.
+    #[inline]
+    pub fn position(&self) -> u32 {
+        self.at.0
+    }
+
+    /// What was passed is the other side's.
+    #[inline]
+    pub fn publish(self) {
+        // SYNC xsk-ring: release pairs with the kernel's acquire, of the producer in `__xskq_cons_peek`, of the consumer in
+        // `xskq_prod_nb_free`.
+        self.own.store(self.at.0, Release);
     }
 }
 
@@ -176,48 +228,31 @@ pub struct Rx(pub Queue<Desc>);
 pub struct Tx(pub Queue<Desc>);
 
 impl Queue<AtomicU64> {
-    /// Adds the addresses that `next` yields until it has no more or the ring is full; returns how many went in.
+    /// Adds one address; false if there is no room.
+    pub fn add(&self, addr: u64) -> Result<bool, QueueError> {
+        let mut walk = self.room()?;
+        let Some(entry) = walk.run().first() else { return Ok(false) };
+        entry.store(addr, Relaxed);
+        walk.pass(1);
+        walk.publish();
+        Ok(true)
+    }
+}
+
+impl Desc {
+    /// Address, length, and whether the frame goes on in the next descriptor.
     #[inline]
-    pub fn produce(&self, next: impl FnMut() -> Option<u64>) -> Result<u32, QueueError> {
-        self.produce_by([u32::MAX, 0], next, |_, publish| publish())
+    pub fn read(&self) -> (u64, u32, bool) {
+        let more = self.options.load(Relaxed) & CONTINUED != 0;
+        (self.addr.load(Relaxed), self.len.load(Relaxed), more)
     }
 
-    /// The same for up to `want` addresses by who knows that at most `used` entries are in use. `by(position, publish)`
-    /// is called once if anything went in, and calls `publish`, which moves the producer to `position`.
+    /// The same, to be sent.
     #[inline]
-    pub fn produce_by(
-        &self,
-        [want, used]: [u32; 2],
-        mut next: impl FnMut() -> Option<u64>,
-        by: impl FnOnce(u32, &dyn Fn()),
-    ) -> Result<u32, QueueError> {
-        let (at, room) = self.room_for(want, used)?;
-        // In registers: after each of these loads and stores the compiler would look at the fields again.
-        let (entries, mask): (&[_], _) = (&self.entries, self.mask);
-        let mut n = 0;
-        while n < room {
-            let Some(addr) = next() else { break };
-            entries[at.ahead(n).at(mask)].store(addr, Relaxed);
-            n += 1;
-        }
-        if n > 0 {
-            by(at.ahead(n).0, &|| self.publish_producer(at.ahead(n)));
-        }
-        Ok(n)
-    }
-
-    /// Hands every address in the ring to `take`.
-    #[inline]
-    pub fn consume(&self, mut take: impl FnMut(u64)) -> Result<u32, QueueError> {
-        let (at, n) = self.filled()?;
-        let (entries, mask): (&[_], _) = (&self.entries, self.mask);
-        for i in 0..n {
-            take(entries[at.ahead(i).at(mask)].load(Relaxed));
-        }
-        if n > 0 {
-            self.publish_consumer(at.ahead(n));
-        }
-        Ok(n)
+    pub fn write(&self, d: super::TxDesc) {
+        self.addr.store(d.addr, Relaxed);
+        self.len.store(d.len, Relaxed);
+        self.options.store(if d.more { CONTINUED } else { 0 }, Relaxed);
     }
 }
 
@@ -227,54 +262,24 @@ impl Rx {
         Ok(Rx(Queue::map(fd, Which::Rx, size)?))
     }
 
-    /// Hands received frames to `take(address, length, goes on)` until it returns false (that frame stays) or none is left.
-    #[inline]
-    pub fn consume(&self, take: impl FnMut(u64, u32, bool) -> bool) -> Result<u32, QueueError> {
-        self.consume_by(take, |_, publish| publish())
-    }
-
     /// The addresses of the frames that wait.
     pub fn addresses(&self) -> Vec<u64> {
-        let q = &self.0;
-        let Ok((at, n)) = q.filled() else { return Vec::new() };
-        (0..n).map(|i| q.entries[at.ahead(i).at(q.mask)].addr.load(Relaxed)).collect()
-    }
-
-    /// As [`Rx::consume`]; `by(position, publish)` is called once if any was taken, and calls `publish`, which moves the
-    /// consumer to `position`.
-    #[inline]
-    pub fn consume_by(
-        &self,
-        mut take: impl FnMut(u64, u32, bool) -> bool,
-        by: impl FnOnce(u32, &dyn Fn()),
-    ) -> Result<u32, QueueError> {
-        let q = &self.0;
-        let (at, n) = q.filled()?;
-        let (entries, mask): (&[_], _) = (&q.entries, q.mask);
-        let mut taken = 0;
-        while taken < n {
-            let d = &entries[at.ahead(taken).at(mask)];
-            let more = d.options.load(Relaxed) & CONTINUED != 0;
-            if !take(d.addr.load(Relaxed), d.len.load(Relaxed), more) {
-                break;
-            }
-            taken += 1;
+        let Ok(mut walk) = self.0.filled() else { return Vec::new() };
+        let mut all = Vec::with_capacity(walk.left() as usize);
+        while walk.left() > 0 {
+            all.extend(walk.run().iter().map(|d| d.read().0));
+            walk.pass(walk.run().len() as u32);
         }
-        if taken > 0 {
-            by(at.ahead(taken).0, &|| q.publish_consumer(at.ahead(taken)));
-        }
-        Ok(taken)
+        all
     }
 }
 
-/// Descriptors being written into a transmit ring; nobody sees them until [`TxBatch::publish`].
+/// Frames being written into a transmit ring; nobody sees them until [`TxBatch::publish`].
 pub struct TxBatch<'a> {
-    q: &'a Queue<Desc>,
-    at: Cursor,
-    room: u32,
-    n: u32,
-    /// Descriptors up to here belong to whole frames.
-    whole: u32,
+    /// Behind the last whole frame.
+    walk: Walk<'a, Desc>,
+    /// Descriptors after it, of a frame that is not.
+    begun: u32,
 }
 
 impl Tx {
@@ -286,69 +291,63 @@ impl Tx {
     /// Starts a batch.
     #[inline]
     pub fn batch(&self) -> Result<TxBatch<'_>, QueueError> {
-        let (at, room) = self.0.room()?;
-        Ok(TxBatch { q: &self.0, at, room, n: 0, whole: 0 })
+        Ok(TxBatch { walk: self.0.room()?, begun: 0 })
     }
 }
 
-impl TxBatch<'_> {
+impl<'a> TxBatch<'a> {
     /// Whether `n` more descriptors fit.
     #[inline]
     pub fn fits(&self, n: u32) -> bool {
-        self.room - self.n >= n
+        self.walk.left - self.begun >= n
     }
 
     /// Writes one descriptor; nothing happens when there is no room, which [`TxBatch::fits`] tells.
     #[inline]
     pub fn push(&mut self, d: super::TxDesc) {
-        if self.n == self.room {
+        if !self.fits(1) {
             return;
         }
-        let entry = &self.q.entries[self.at.ahead(self.n).at(self.q.mask)];
-        entry.addr.store(d.addr, Relaxed);
-        entry.len.store(d.len, Relaxed);
-        entry.options.store(if d.more { CONTINUED } else { 0 }, Relaxed);
-        self.n += 1;
-        if !d.more {
-            self.whole = self.n;
+        let more = d.more;
+        self.walk.entries[self.walk.at.ahead(self.begun).at(self.walk.mask)].write(d);
+        self.begun += 1;
+        if !more {
+            self.walk.pass(std::mem::take(&mut self.begun));
         }
     }
 
-    /// Writes descriptors of whole frames, `(address, length)`, until `next` has no more or there is no room.
+    /// The next descriptors, for frames of one each: as many as lie side by side. [`TxBatch::wrote`] adds them.
     #[inline]
-    pub fn push_whole(&mut self, mut next: impl FnMut() -> Option<(u64, u32)>) {
-        let (entries, mask, at, room): (&[_], _, _, _) = (&self.q.entries, self.q.mask, self.at, self.room);
-        let mut n = self.n;
-        while n < room {
-            let Some((addr, len)) = next() else { break };
-            let entry: &Desc = &entries[at.ahead(n).at(mask)];
-            entry.addr.store(addr, Relaxed);
-            entry.len.store(len, Relaxed);
-            entry.options.store(0, Relaxed);
-            n += 1;
-        }
-        (self.n, self.whole) = (n, n);
+    pub fn run(&self) -> &'a [Desc] {
+        self.walk.run()
+    }
+
+    /// The first `n` of a run are frames.
+    #[inline]
+    pub fn wrote(&mut self, n: u32) {
+        self.walk.pass(n);
     }
 
     /// Forgets the descriptors of a frame that was not finished.
     #[inline]
     pub fn abandon_frame(&mut self) {
-        self.n = self.whole;
+        self.begun = 0;
     }
 
     /// Where [`TxBatch::publish`] moves the producer.
     #[inline]
     pub fn end(&self) -> u32 {
-        self.at.ahead(self.whole).0
+        self.walk.position()
     }
 
     /// Gives whole frames to the kernel; returns how many descriptors that were.
     #[inline]
     pub fn publish(self) -> u32 {
-        if self.whole > 0 {
-            self.q.publish_producer(self.at.ahead(self.whole));
+        let n = self.walk.passed();
+        if n > 0 {
+            self.walk.publish();
         }
-        self.whole
+        n
     }
 }
 

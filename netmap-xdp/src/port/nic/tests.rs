@@ -67,7 +67,7 @@ impl World {
             kring.held(i).store(NO_BUFFER, Relaxed);
         }
         let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap();
-        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false };
+        let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false, copies: true };
         let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
         let carrier: Box<dyn Carrier> = match dir {
             Dir::Tx => {
@@ -350,6 +350,7 @@ fn a_ring_tells_the_nics_time_once_there_is_one() {
         geometry: Geometry::new(Chunks::Unaligned, 2048).unwrap(),
         always: false,
         busy: false,
+        copies: true,
     };
     let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
     let side = NicRx::over(fill, rx, plan, fd).with_stamps(&stamps, 3).unwrap();

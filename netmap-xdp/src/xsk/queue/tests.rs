@@ -19,6 +19,49 @@ fn starts() -> [u32; 2] {
     [0, u32::MAX - 3]
 }
 
+/// Adds addresses until `next` has no more, or there is no room; how many.
+fn produce(q: &Fill, mut next: impl FnMut() -> Option<u64>) -> Result<u32, QueueError> {
+    fill(q.room()?, &mut next)
+}
+
+fn fill(mut walk: Walk<'_, AtomicU64>, next: &mut dyn FnMut() -> Option<u64>) -> Result<u32, QueueError> {
+    while let Some(entry) = walk.run().first()
+        && let Some(addr) = next()
+    {
+        entry.store(addr, Relaxed);
+        walk.pass(1);
+    }
+    let n = walk.passed();
+    walk.publish();
+    Ok(n)
+}
+
+/// Takes every address.
+fn consume(q: &Fill, got: &mut Vec<u64>) -> Result<u32, QueueError> {
+    let mut walk = q.filled()?;
+    while walk.left() > 0 {
+        let run = walk.run();
+        got.extend(run.iter().map(|a| a.load(Relaxed)));
+        walk.pass(run.len() as u32);
+    }
+    let n = walk.passed();
+    walk.publish();
+    Ok(n)
+}
+
+/// Takes frames, `most` of them.
+fn receive(rx: &Rx, most: usize) -> Vec<(u64, u32, bool)> {
+    let (mut walk, mut seen) = (rx.0.filled().unwrap(), Vec::new());
+    while let Some(d) = walk.run().first()
+        && seen.len() < most
+    {
+        seen.push(d.read());
+        walk.pass(1);
+    }
+    walk.publish();
+    seen
+}
+
 #[test]
 fn what_goes_in_comes_out_in_order_across_the_wrap() {
     for start in starts() {
@@ -28,9 +71,9 @@ fn what_goes_in_comes_out_in_order_across_the_wrap() {
         for round in 0..50 {
             let want = round % 9;
             let end = sent + want;
-            let n = ours.produce(|| (sent < end).then(|| (sent += 1, sent).1)).unwrap();
+            let n = produce(&ours, || (sent < end).then(|| (sent += 1, sent).1)).unwrap();
             assert_eq!(u64::from(n), want.min(8));
-            assert_eq!(theirs.consume(|a| got.push(a)).unwrap(), n);
+            assert_eq!(consume(&theirs, &mut got).unwrap(), n);
             sent = got.len() as u64;
         }
         assert_eq!(got, (1..=got.len() as u64).collect::<Vec<_>>());
@@ -41,8 +84,9 @@ fn what_goes_in_comes_out_in_order_across_the_wrap() {
 fn a_full_ring_takes_no_more() {
     for start in starts() {
         let q = Fill::at(&memory(start), AT, 8).unwrap();
-        assert_eq!(q.produce(|| Some(1)).unwrap(), 8);
-        assert_eq!(q.produce(|| Some(1)).unwrap(), 0);
+        assert_eq!(produce(&q, || Some(1)).unwrap(), 8);
+        assert_eq!(produce(&q, || Some(1)).unwrap(), 0);
+        assert!(!q.add(1).unwrap());
         assert_eq!(q.waiting(), 8);
     }
 }
@@ -53,9 +97,9 @@ fn the_other_sides_position_is_looked_at_only_where_that_matters() {
         let m = memory(start);
         let q = Fill::at(&m, AT, 8).unwrap();
         let add = |want, used| {
-            let mut left = want;
-            let next = || (left > 0).then(|| (left -= 1, 7).1);
-            q.produce_by([want, used], next, |_, publish| publish())
+            let walk = q.room_for(want, used)?;
+            assert!(walk.left() <= want);
+            fill(walk, &mut || Some(7))
         };
         assert_eq!(add(6, 0).unwrap(), 6);
         assert_eq!(add(3, 6).unwrap(), 2, "a doubt, and there is room for two");
@@ -66,7 +110,7 @@ fn the_other_sides_position_is_looked_at_only_where_that_matters() {
 }
 
 #[test]
-fn a_frame_that_is_refused_stays_in_the_ring() {
+fn frames_that_are_not_taken_stay_in_the_ring() {
     for start in starts() {
         let m = memory(start);
         let (tx, rx) = (Tx(Queue::at(&m, AT, 8).unwrap()), Rx(Queue::at(&m, AT, 8).unwrap()));
@@ -75,17 +119,9 @@ fn a_frame_that_is_refused_stays_in_the_ring() {
             batch.push(TxDesc { addr: i, len: 60 + i as u32, more: false });
         }
         assert_eq!(batch.publish(), 5);
-        let mut seen = Vec::new();
-        let taken = rx.consume(|a, l, more| {
-            assert!(!more);
-            if seen.len() == 3 {
-                return false;
-            }
-            seen.push((a, l));
-            true
-        });
-        assert_eq!((taken.unwrap(), seen), (3, vec![(0, 60), (1, 61), (2, 62)]));
-        assert_eq!(rx.consume(|_, _, _| true).unwrap(), 2);
+        assert_eq!(receive(&rx, 3), [(0, 60, false), (1, 61, false), (2, 62, false)]);
+        assert_eq!(rx.addresses(), [3, 4]);
+        assert_eq!(receive(&rx, 9).len(), 2);
     }
 }
 
@@ -103,9 +139,8 @@ fn an_unfinished_frame_is_not_published() {
         batch.abandon_frame();
         batch.push(TxDesc { addr: 4, len: 9, more: false });
         assert_eq!(batch.publish(), 1);
-        let mut seen = Vec::new();
-        Rx(Queue::at(&m, AT, 8).unwrap()).consume(|a, _, _| (seen.push(a), true).1).unwrap();
-        assert_eq!(seen, [1, 4]);
+        let rx = Rx(Queue::at(&m, AT, 8).unwrap());
+        assert_eq!(receive(&rx, 9), [(1, 9, false), (4, 9, false)]);
     }
 }
 
@@ -115,9 +150,9 @@ fn a_scribbled_cursor_is_an_error_and_not_a_runaway() {
         let m = memory(start);
         let q = Fill::at(&m, AT, 8).unwrap();
         m.object::<AtomicU32>(AT.producer).unwrap().store(start.wrapping_add(9), Relaxed);
-        assert!(matches!(q.consume(|_| ()), Err(QueueError::Corrupt)));
-        assert!(matches!(q.produce(|| Some(1)), Err(QueueError::Corrupt)));
+        assert!(matches!(q.filled().map(drop), Err(QueueError::Corrupt)));
+        assert!(matches!(q.room().map(drop), Err(QueueError::Corrupt)));
         m.object::<AtomicU32>(AT.consumer).unwrap().store(start.wrapping_add(100), Relaxed);
-        assert!(q.consume(|_| ()).is_err() && q.produce(|| Some(1)).is_err());
+        assert!(q.filled().is_err() && q.room().is_err() && q.add(1).is_err());
     }
 }
