@@ -2,9 +2,9 @@
 //!
 //! | subcommand | question | peer |
 //! |---|---|---|
-//! | `nic` | sending, receiving and forwarding over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
+//! | `nic` | sending and receiving over veth, by the Rust API and by a preloaded C program | a bare AF_XDP loop |
+//! | `forward` | forwarding from veth to veth by these two and by `bridge` | a bare AF_XDP loop; DPDK's testpmd, from Debian |
 //! | `host` | TCP of a host through its host rings | the same without netmap |
-//! | `testpmd` | forwarding over veth | DPDK's testpmd on its AF_XDP port, from Debian |
 //! | `layer` | time and instructions of one sync per packet, without the kernel | a stand-in for the kernel's side |
 //! | `pipe`, `vale` | packets between two busy processes, through netmapd | a bare ring in shared memory, a copy per packet |
 //! | `instructions` | instructions per packet, by callgrind: a guard that any machine can run | a budget |
@@ -12,11 +12,12 @@
 //! | `preload` | price of a call that has nothing to do | the system call itself, without the preload |
 //!
 //! Rates of a machine say little by themselves, and this one may be busy with other things: every number that counts is
-//! a ratio of two contenders of the same round. Needs root for `nic`, `testpmd`, `host` and `preload`, which make
+//! a ratio of two contenders of the same round. Needs root for `nic`, `forward`, `host` and `preload`, which make
 //! network namespaces of their own and delete them.
 
 mod bare;
 mod count;
+mod forward;
 mod host;
 mod layer;
 mod machine;
@@ -25,7 +26,6 @@ mod nic;
 mod pairs;
 mod preload;
 mod stats;
-mod testpmd;
 mod wakeup;
 mod worker;
 
@@ -71,14 +71,19 @@ impl Effort {
     fn window(&self) -> Duration {
         Duration::from_millis(if self.quick { 150 } else { 500 })
     }
+
+    /// How often one contender has its turn in one round, where turns are short.
+    fn turns(&self) -> usize {
+        if self.quick { 4 } else { 40 }
+    }
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Sending, receiving and forwarding over veth
+    /// Sending and receiving over veth
     Nic(nic::Choice),
-    /// Forwarding over veth, against DPDK's testpmd; installs it (Debian)
-    Testpmd,
+    /// Forwarding from veth to veth, against DPDK's testpmd too; installs it (Debian)
+    Forward,
     /// TCP of a host through its host rings
     Host,
     /// One sync per packet, without the kernel
@@ -115,7 +120,7 @@ fn main() -> ExitCode {
         Some(What::Count(count)) => return count::count(&count),
         Some(What::Pair(job)) => return pairs::run(&job),
         Some(What::Nic(choice)) => all(&effort, &[&|effort: &Effort| nic::some(effort, &choice)]),
-        Some(What::Testpmd) => all(&effort, &[&testpmd::run]),
+        Some(What::Forward) => all(&effort, &[&forward::run]),
         Some(What::Host) => all(&effort, &[&host::run]),
         Some(What::Layer) => all(&effort, &[&layer::run]),
         Some(What::Preload) => all(&effort, &[&preload::run]),
@@ -133,7 +138,7 @@ fn main() -> ExitCode {
                 &wakeup::run,
                 &preload::run,
                 &nic::run,
-                &testpmd::run_if_installed,
+                &forward::run_with_what_is_installed,
                 &host::run,
             ],
         ),

@@ -1,10 +1,9 @@
-//! Sending, receiving and forwarding over veth pairs in a network namespace of their own, three ways: a bare AF_XDP loop, the
-//! Rust API, and a C program under the preload.
+//! Sending and receiving over a veth pair in a network namespace of its own, three ways: a bare AF_XDP loop, the Rust API,
+//! and a C program under the preload.
 //!
 //! ```text
 //! transmit   contender ─ nmx0 ═ nmx1 ─ nobody: the stack drops what it does not know
 //! receive    feeder ─ nmx0 ═ nmx1 ─ contender
-//! forward    feeder ─ nmx0 ═ nmx1 ─ contender ─ nmx2 ═ nmx3 ─ nobody
 //! ```
 //! On veth the receiving end's softirq work runs on the sender's processor. So the feeder has the first processor, and with
 //! it everything up to the receive ring; the contender has the second, and with it what becomes of the packets that it
@@ -47,7 +46,7 @@ struct Scene {
 
 /// What loads a contender.
 #[derive(Clone, Copy)]
-pub enum Feed {
+enum Feed {
     /// Nothing: the contender is the sender.
     None,
     /// As fast as it goes, on the feeder's processor.
@@ -58,12 +57,11 @@ pub enum Feed {
     Paced,
 }
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 4] = [
     Scene { title: "transmit", kind: "tx", dev: "nmx0", feed: Feed::None, rated: true },
     Scene { title: "receive, flood from the other core", kind: "rx", dev: "nmx1", feed: Feed::Flood, rated: true },
     Scene { title: "receive, flood from the same core", kind: "rx", dev: "nmx1", feed: Feed::SameCore, rated: true },
     Scene { title: "receive, 0.2 Mpps", kind: "rx", dev: "nmx1", feed: Feed::Paced, rated: false },
-    Scene { title: "forward a flood", kind: "forward", dev: "nmx1,nmx2", feed: Feed::Flood, rated: true },
 ];
 
 /// What a contender did in all rounds.
@@ -76,7 +74,7 @@ struct Column {
 /// Which scenes.
 #[derive(Args)]
 pub struct Choice {
-    /// Only scenes with this in their title, such as `forward`
+    /// Only scenes with this in their title, such as `receive`
     #[arg(long)]
     only: Option<String>,
 }
@@ -99,7 +97,8 @@ pub fn some(effort: &Effort, choice: &Choice) -> Reached {
         println!("\nnic: left out, since network namespaces need root");
         return false;
     }
-    let ns = wires();
+    let ns = Namespace::new();
+    wire(&ns, "nmx0", "nmx1");
     let c_program = compile_c(&workspace().join("benches/c/nm-loops.c"), "nm-loops", &[]);
     let [feeder_core, core] = pair_of_cores();
     println!(
@@ -138,19 +137,15 @@ pub fn some(effort: &Effort, choice: &Choice) -> Reached {
     reached
 }
 
-/// A namespace with the two pairs.
-pub fn wires() -> Namespace {
-    let ns = Namespace::new();
-    for (one, other) in [("nmx0", "nmx1"), ("nmx2", "nmx3")] {
-        let ip = |args: &[&str]| {
-            Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
-        };
-        let shape = ["numtxqueues", "1", "numrxqueues", "1"];
-        ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
-        ip(&["link", "set", one, "up"]);
-        ip(&["link", "set", other, "up"]);
-    }
-    ns
+/// A wire of one queue each way.
+pub fn wire(ns: &Namespace, one: &str, other: &str) {
+    let ip = |args: &[&str]| {
+        Cmd::new("ip").args(["-n", ns.name()]).args(args).run().expect_success();
+    };
+    let shape = ["numtxqueues", "1", "numrxqueues", "1"];
+    ip(&[&["link", "add", one][..], &shape, &["type", "veth", "peer", "name", other], &shape].concat());
+    ip(&["link", "set", one, "up"]);
+    ip(&["link", "set", other, "up"]);
 }
 
 fn show(scene: &Scene, columns: &[Column], mode: &str) -> Reached {
@@ -193,7 +188,7 @@ pub fn c_loop(ns: &Namespace, program: &Path, kind: &str, dev: &str, core: usize
 }
 
 /// The sender that loads a scene; it ends when dropped.
-pub fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
+fn feeder(ns: &Namespace, feed: Feed, cores: [usize; 2]) -> Option<Running> {
     let core = if matches!(feed, Feed::SameCore) { cores[1] } else { cores[0] };
     let cmd = worker(ns, ["feed", "bare", "nmx0"], core, Duration::from_secs(3600));
     match feed {

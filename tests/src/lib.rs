@@ -23,6 +23,7 @@ mod artefacts;
 mod daemon;
 mod netns;
 mod process;
+mod program;
 mod skip;
 mod status;
 
@@ -30,5 +31,6 @@ pub use artefacts::{c_program, cdylib, compile_c, tool, workspace};
 pub use daemon::{Daemons, daemons_at, open_files};
 pub use netns::{End, Namespace, Pair, Veth, Xdp, namespaces_of, real_nics, wire, wire_mtu};
 pub use process::{Cmd, Finished, Running, patient, wait_until};
+pub use program::{Program, Redirect};
 pub use skip::{is_root, skipped};
 pub use status::{list, mappings};

@@ -1,25 +1,11 @@
 //! Frames for the redirect program, and its answer to them.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use netmap_xdp_tests::Program;
 
-/// What the program of this id answers to a frame: whether it goes to the socket of queue 0 (`BPF_PROG_TEST_RUN`).
+/// What the program of this id answers to a frame: whether it goes to the socket of queue 0.
 pub fn redirects(program: u32, frame: &[u8]) -> bool {
-    const PROG_TEST_RUN: i32 = 10;
-    const PROG_GET_FD_BY_ID: i32 = 13;
-    let bpf = |command: i32, attr: &mut [u32]| {
-        // SAFETY: the attribute has the length given, and what it points to is alive.
-        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) as i32 }
-    };
-    let fd = bpf(PROG_GET_FD_BY_ID, &mut [program, 0, 0]);
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the descriptor is new and ours.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let at = frame.as_ptr() as u64;
-    // Program, verdict, length in and out, data in and out, repetitions.
-    let mut attr = [fd.as_raw_fd() as u32, 0, frame.len() as u32, 0, at as u32, (at >> 32) as u32, 0, 0, 1, 0];
-    let done = bpf(PROG_TEST_RUN, &mut attr);
-    assert!(done >= 0, "test run of {} bytes: {}", frame.len(), std::io::Error::last_os_error());
-    match attr[1] {
+    let program = Program::by_id(program).unwrap_or_else(|e| panic!("program {program}: {e}"));
+    match program.verdict(frame).unwrap_or_else(|e| panic!("test run of {} bytes: {e}", frame.len())) {
         4 => true,
         2 => false,
         other => panic!("verdict {other}"),
