@@ -6,9 +6,10 @@
  * usage: nm-pairs tx|rx PORT CORE MILLISECONDS LENGTH BATCH LOOK
  *        nm-pairs sealed-tx|sealed-rx PORT CORE PACKETS LENGTH BATCH LOOK
  *        nm-pairs call|answer PORT CORE COUNT
+ *        nm-pairs sealed-call|sealed-answer PORT CORE COUNT
  *
- * CORE beyond those of the machine: anywhere. A sealed end moves that many packets after it has asked the kernel to
- * kill it at its first system call.
+ * CORE beyond those of the machine: anywhere. A sealed end, when it has warmed up, asks the kernel to kill it at its first
+ * system call; one of a call, which sleeps, at its first but for those that sleep and wake.
  */
 #define _GNU_SOURCE
 #define NETMAP_WITH_LIBS
@@ -44,23 +45,35 @@ read_clock(clockid_t id)
 
 /*
  * From here on only the end of the process and what it prints are allowed. And the clock, which is no system call but on
- * machines whose clock the kernel does not let programs read.
+ * machines whose clock the kernel does not let programs read. `sleeps`: and to sleep, to take the edges that woke it, and
+ * to write to eventfds.
  */
 static void
-seal(void)
+seal(int sleeps)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clock_gettime, 3, 0),
+    static const uint32_t sleeping[] = {SYS_ppoll, SYS_epoll_pwait, SYS_clock_nanosleep, SYS_write};
+    static const uint32_t always[] = {SYS_exit_group, SYS_clock_gettime};
+    const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    const struct sock_filter last[] = {
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        allow,
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
     };
-    struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+    struct sock_filter code[32] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    struct sock_fprog program = {.len = 1, .filter = code};
+    const uint32_t *lists[] = {always, sleeping};
+    size_t i, j, of[] = {sizeof(always) / sizeof(always[0]), sleeps ? sizeof(sleeping) / sizeof(sleeping[0]) : 0};
 
+    for (i = 0; i < 2; i++) {
+        for (j = 0; j < of[i]; j++) {
+            code[program.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, lists[i][j], 0, 1);
+            code[program.len++] = allow;
+        }
+    }
+    memcpy(code + program.len, last, sizeof(last));
+    program.len += sizeof(last) / sizeof(last[0]);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
         perror("seccomp");
         exit(1);
@@ -103,7 +116,7 @@ goes_on(void)
     if (sealed > 0) {
         if (start == 0 && packets >= WARM_PACKETS) {
             start = 1;
-            seal();
+            seal(0);
         }
         return packets < sealed;
     }
@@ -219,6 +232,8 @@ call(struct nm_desc *d, uint64_t count)
         struct netmap_slot *slot = &ring->slot[ring->head];
         uint8_t *buf = (uint8_t *)NETMAP_BUF(ring, slot->buf_idx);
 
+        if (sealed > 0 && count == sealed / 2)
+            seal(1);
         nanosleep(&pause, NULL);
         make_frame(buf, 2, 1);
         t = read_clock(CLOCK_MONOTONIC);
@@ -242,6 +257,10 @@ answer(struct nm_desc *d, uint64_t count)
     puts("ready");
     fflush(stdout);
     while (got < count) {
+        if (sealed > 0 && start == 0 && got >= count / 2) {
+            start = 1;
+            seal(1);
+        }
         poll(&p, 1, -1);
         t = read_clock(CLOCK_MONOTONIC);
         while (!nm_ring_empty(ring) && got < count) {
@@ -252,6 +271,7 @@ answer(struct nm_desc *d, uint64_t count)
     }
     for (i = 0; i < count; i++)
         printf("took=%" PRIu64 "\n", times[i]);
+    fflush(stdout);
     free(times);
 }
 
@@ -289,7 +309,7 @@ main(int argc, char **argv)
     }
     if (strncmp(argv[2], "vale", 4) == 0 && (strcmp(end, "rx") == 0 || strcmp(end, "answer") == 0))
         announce(d);
-    if (sealed > 0) {
+    if (sealed > 0 && strcmp(end, "answer") != 0) {
         puts("ready");
         fflush(stdout);
     }

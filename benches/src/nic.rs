@@ -75,8 +75,15 @@ struct Column {
 #[derive(Args)]
 pub struct Choice {
     /// Only scenes with this in their title, such as `receive`
-    #[arg(long)]
+    #[arg(long, value_parser = part_of_title)]
     only: Option<String>,
+}
+
+fn part_of_title(text: &str) -> Result<String, String> {
+    if SCENES.iter().any(|scene| scene.title.contains(text)) {
+        return Ok(text.to_string());
+    }
+    Err(format!("the scenes are: {}", SCENES.map(|scene| scene.title).join("; ")))
 }
 
 impl Column {

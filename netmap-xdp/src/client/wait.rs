@@ -4,8 +4,9 @@
 //! the program's other descriptors themselves, and on the edges ([`EdgeSet`]) of sockets whose level says nothing. When
 //! nothing of the program's own has to be asked, a ready ring costs no system call.
 
-use super::binding::{Binding, RETRY};
-use crate::sys::{Errno, Fd, monotonic, ppoll};
+use super::binding::{Binding, Bound, RETRY};
+use super::ears::Ears;
+use crate::sys::{EdgeSet, Errno, Fd, monotonic, ppoll};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::ops::Deref;
@@ -49,50 +50,49 @@ pub(super) fn wait_with<B: Deref<Target = Binding>>(
     timeout: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Result<Woken, Errno> {
+    // Looked up once: as a call of the kernel's, a wait goes on with what the numbers stood for when it began.
+    let mut kinds: List<Kind<B>> = List::new();
+    for (i, p) in fds.iter().enumerate() {
+        kinds.push(if p.fd < 0 { Kind::None } else { binding(i, p.fd).map_or(Kind::Other, Kind::Netmap) });
+    }
+    let others = kinds.iter().any(|kind| matches!(kind, Kind::Other));
+    let in_memory = !others && all_in_memory(&kinds);
     let mut deadline = None;
     let mut ask_others = timeout == Some(Duration::ZERO);
     let (mut armed, mut lingered) = (false, false);
     loop {
-        let (mut ready, mut others, mut busy) = (0, false, false);
-        for (i, p) in fds.iter_mut().enumerate() {
+        let (mut ready, mut busy) = (0, false);
+        for (i, (p, kind)) in fds.iter_mut().zip(&kinds).enumerate() {
             p.revents = 0;
-            if p.fd < 0 {
-                continue;
-            }
-            match binding(i, p.fd) {
-                Some(b) => {
-                    let now = b.poll_now(p.events);
-                    p.revents = accept(i, now.revents);
-                    busy |= now.busy;
-                }
-                None => others = true,
+            if let Kind::Netmap(b) = kind {
+                let now = b.poll_now(p.events);
+                p.revents = accept(i, now.revents);
+                busy |= now.busy;
             }
             ready += i32::from(p.revents != 0);
         }
         if ready > 0 || ask_others {
             if others {
-                ready += poll_others(fds, &binding)?;
+                ready += poll_others(fds, &kinds)?;
             }
             if ready > 0 || timeout == Some(Duration::ZERO) {
                 if armed {
-                    disarm(fds, &binding);
+                    disarm(fds, &kinds);
                 }
                 return Ok(Woken::Ready(ready));
             }
         }
-        if !armed && !others && !lingered {
+        if in_memory && !armed && !lingered {
             lingered = true;
-            if linger(fds, &binding, timeout) {
+            if linger(fds, &kinds, timeout) {
                 continue;
             }
         }
         if !armed {
             // Who is woken only on request asks now, and looks once more before sleeping.
             armed = true;
-            let arm = |(i, p): (usize, &libc::pollfd)| {
-                binding(i, p.fd).is_some_and(|b| b.bound().is_some_and(|bound| bound.arm(p.events)))
-            };
-            if fds.iter().enumerate().filter(|(_, p)| p.fd >= 0).filter(|e| arm(*e)).count() > 0 {
+            if netmaps(fds, &kinds).filter(|(b, events)| b.bound().is_some_and(|bound| bound.arm(*events))).count() > 0
+            {
                 continue;
             }
         }
@@ -102,26 +102,44 @@ pub(super) fn wait_with<B: Deref<Target = Binding>>(
                 let now = monotonic();
                 let end = *deadline.get_or_insert(now + t);
                 if now >= end {
-                    disarm(fds, &binding);
-                    return if others { poll_others(fds, &binding).map(Woken::Ready) } else { Ok(Woken::Ready(0)) };
+                    disarm(fds, &kinds);
+                    return if others { poll_others(fds, &kinds).map(Woken::Ready) } else { Ok(Woken::Ready(0)) };
                 }
                 Some(if busy { RETRY.min(end - now) } else { end - now })
             }
         };
-        let start = monotonic();
-        let [others_ready, again] = sleep(fds, &binding, changed, most, sigmask)?;
+        let start = in_memory.then(monotonic);
+        let [others_ready, again] = sleep(fds, &kinds, changed, most, sigmask)?;
         if again {
             return Ok(Woken::Changed);
         }
-        if monotonic() - start < SHORT {
-            CREDIT.set(CREDIT.get().max(LEAST_CREDIT));
-        } else {
-            CREDIT.set(CREDIT.get() / 2);
+        if let Some(start) = start {
+            let short = monotonic() - start < SHORT;
+            CREDIT.set(if short { CREDIT.get().max(LEAST_CREDIT) } else { CREDIT.get() / 2 });
         }
         lingered = false;
         ask_others = others_ready;
         armed = false;
     }
+}
+
+/// What an entry of the array is.
+enum Kind<B> {
+    /// Nothing: a number below 0.
+    None,
+    Netmap(B),
+    Other,
+}
+
+/// Netmap's entries, and what is asked of them.
+fn netmaps<'a, B: Deref<Target = Binding>>(
+    fds: &'a [libc::pollfd],
+    kinds: &'a [Kind<B>],
+) -> impl Iterator<Item = (&'a Binding, i16)> {
+    fds.iter().zip(kinds).filter_map(|(p, kind)| match kind {
+        Kind::Netmap(b) => Some((&**b, p.events)),
+        _ => None,
+    })
 }
 
 /// A sleep that ends sooner than this would better have been spent awake.
@@ -137,26 +155,26 @@ thread_local! {
     static CREDIT: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Whether nothing but ports in memory is waited for. Rings of NICs are the kernel's to look at.
+fn all_in_memory<B: Deref<Target = Binding>>(kinds: &[Kind<B>]) -> bool {
+    kinds.iter().all(|kind| match kind {
+        Kind::None => true,
+        Kind::Netmap(b) => b.bound().is_some_and(|bound| bound.mode().is_none()),
+        Kind::Other => false,
+    })
+}
+
 /// Looks again at ports in memory for a few microseconds, if that paid lately; returns whether something happened there.
-fn linger<B: Deref<Target = Binding>>(
-    fds: &[libc::pollfd],
-    binding: &impl Fn(usize, RawFd) -> Option<B>,
-    timeout: Option<Duration>,
-) -> bool {
+fn linger<B: Deref<Target = Binding>>(fds: &[libc::pollfd], kinds: &[Kind<B>], timeout: Option<Duration>) -> bool {
     let credit = CREDIT.get();
-    // Rings of NICs are the kernel's to look at.
-    let in_memory = |b: Option<B>| b.is_some_and(|b| b.bound().is_some_and(|bound| bound.mode().is_none()));
-    if credit == 0 || !fds.iter().enumerate().all(|(i, p)| p.fd < 0 || in_memory(binding(i, p.fd))) {
+    if credit == 0 {
         return false;
     }
     let limit = Duration::from_micros(credit.into()).min(timeout.unwrap_or(Duration::MAX));
     let start = monotonic();
     while monotonic() - start < limit {
         (0..4).for_each(|_| std::hint::spin_loop());
-        let ready = |(i, p): (usize, &libc::pollfd)| {
-            p.fd >= 0 && binding(i, p.fd).is_some_and(|b| b.poll_now(p.events).revents != 0)
-        };
-        if fds.iter().enumerate().any(ready) {
+        if netmaps(fds, kinds).any(|(b, events)| b.poll_now(events).revents != 0) {
             CREDIT.set((credit + 2).min(MOST_CREDIT));
             return true;
         }
@@ -167,22 +185,19 @@ fn linger<B: Deref<Target = Binding>>(
 
 /// Nobody sleeps after all.
 #[cold]
-fn disarm<B: Deref<Target = Binding>>(fds: &[libc::pollfd], binding: &impl Fn(usize, RawFd) -> Option<B>) {
-    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
-        if let Some(bound) = binding(i, p.fd).as_ref().and_then(|b| b.bound()) {
-            bound.disarm(p.events);
+fn disarm<B: Deref<Target = Binding>>(fds: &[libc::pollfd], kinds: &[Kind<B>]) {
+    for (b, events) in netmaps(fds, kinds) {
+        if let Some(bound) = b.bound() {
+            bound.disarm(events);
         }
     }
 }
 
 /// Events of the descriptors that are not netmap's, now.
-fn poll_others<B: Deref<Target = Binding>>(
-    fds: &mut [libc::pollfd],
-    binding: &impl Fn(usize, RawFd) -> Option<B>,
-) -> Result<i32, Errno> {
+fn poll_others<B>(fds: &mut [libc::pollfd], kinds: &[Kind<B>]) -> Result<i32, Errno> {
     let mut copy: List<libc::pollfd> = SmallVec::from_slice(fds);
-    for (i, p) in copy.iter_mut().enumerate() {
-        if p.fd >= 0 && binding(i, p.fd).is_some() {
+    for (p, kind) in copy.iter_mut().zip(kinds) {
+        if !matches!(kind, Kind::Other) {
             p.fd = -1;
         }
     }
@@ -197,41 +212,41 @@ fn poll_others<B: Deref<Target = Binding>>(
 /// `changed` has.
 fn sleep<B: Deref<Target = Binding>>(
     fds: &[libc::pollfd],
-    binding: &impl Fn(usize, RawFd) -> Option<B>,
+    kinds: &[Kind<B>],
     changed: Option<&Fd>,
     left: Option<Duration>,
     sigmask: Option<&libc::sigset_t>,
 ) -> Result<[bool; 2], Errno> {
     // The program's other descriptors, then sockets of receive rings, then edges.
     let mut watched: List<libc::pollfd> = List::new();
-    let mut ours = List::new();
-    let mut patience = Duration::MAX;
-    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
-        match binding(i, p.fd) {
-            Some(b) => ours.push((b, p.events)),
-            None => watched.push(libc::pollfd { revents: 0, ..*p }),
-        }
+    for (p, _) in fds.iter().zip(kinds).filter(|(_, kind)| matches!(kind, Kind::Other)) {
+        watched.push(libc::pollfd { revents: 0, ..*p });
     }
     let foreign = watched.len();
     watched.extend(changed.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }));
-    let mut worn: List<_> =
-        ours.iter().filter_map(|(b, events)| b.bound().map(|bound| (bound, *events, bound.rack.take()))).collect();
-    let mut sets = List::new();
+    let mut worn: List<(&Bound, i16, Ears)> = List::new();
+    for (bound, events) in netmaps(fds, kinds).filter_map(|(b, events)| Some((b.bound()?, events))) {
+        worn.push((bound, events, bound.rack.take()));
+    }
+    let mut patience = Duration::MAX;
+    let mut sets: List<&EdgeSet> = List::new();
     for (bound, events, ears) in &mut worn {
         let level = bound.level(*events);
         let edges = ears.open(bound, *events, level);
         let deaf = bound.awaits(*events) && !level && edges.iter().all(Option::is_none);
         patience = patience.min(bound.patience(*events, deaf));
-        sets.extend(edges.into_iter().flatten());
+        edges.into_iter().flatten().for_each(|set| sets.push(set));
         if level {
-            watched.extend(bound.rx_signals());
+            bound.rx_signals().for_each(|signal| watched.push(signal));
         }
     }
     let signals = watched.len();
     let most = left.map_or(patience, |l| l.min(patience));
     // Not by epoll_wait, which the kernel ends with EINTR whenever a signal passes by, even one without a handler: ppoll goes
     // on when a program was stopped and continued.
-    watched.extend(sets.iter().map(|s| libc::pollfd { fd: s.raw(), events: libc::POLLIN, revents: 0 }));
+    for set in &sets {
+        watched.push(libc::pollfd { fd: set.raw(), events: libc::POLLIN, revents: 0 });
+    }
     let woken = ppoll(&mut watched, Some(most), sigmask);
     for (p, set) in watched[signals..].iter().zip(&sets) {
         if p.revents != 0 {
@@ -240,13 +255,14 @@ fn sleep<B: Deref<Target = Binding>>(
         }
     }
     drop(sets);
-    for (bound, events, ears) in worn {
-        bound.disarm(events);
-        bound.rack.put(ears);
+    for (bound, events, ears) in &mut worn {
+        bound.disarm(*events);
+        bound.rack.put(std::mem::take(ears));
+        if woken == Ok(0) {
+            bound.look_after();
+        }
     }
-    if woken? == 0 {
-        ours.iter().filter_map(|(b, _)| b.bound()).for_each(|bound| bound.look_after());
-    }
+    woken?;
     let changed = changed.is_some() && watched[foreign].revents != 0;
     Ok([watched[..foreign].iter().any(|p| p.revents != 0), changed])
 }

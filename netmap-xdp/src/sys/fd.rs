@@ -241,10 +241,12 @@ pub fn namespace_id() -> (u64, u64) {
 /// How often this process is a fork of another one that had the library, and what to do in the next.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static IN_CHILD: std::sync::OnceLock<fn()> = std::sync::OnceLock::new();
+/// Number of the process that the library's memory belongs to.
+static OWNER: AtomicU64 = AtomicU64::new(0);
 
 /// Counts forks: another number means another process. The first call makes it count.
 pub fn generation() -> u64 {
-    own_memory();
+    watch_forks();
     GENERATION.load(Relaxed)
 }
 
@@ -252,30 +254,33 @@ pub fn generation() -> u64 {
 /// atomics, nothing else. Only the first hook counts.
 pub fn in_forked_child(hook: fn()) {
     IN_CHILD.get_or_init(|| hook);
-    own_memory();
+    watch_forks();
 }
 
 /// Whether this is the process that the library's memory belongs to, and not a child of `vfork`, which runs in its
 /// parent's memory but has descriptors of its own. A child of `fork` has its own memory and is told by a handler.
 pub fn own_memory() -> bool {
+    watch_forks();
+    OWNER.load(Relaxed) == u64::from(process_id())
+}
+
+/// From now on forks are noticed in the child, without a system call here.
+#[inline]
+fn watch_forks() {
     extern "C" fn note() {
-        // SAFETY: takes nothing.
-        OWNER.store(unsafe { libc::syscall(libc::SYS_getpid) } as u64, Relaxed);
+        OWNER.store(process_id().into(), Relaxed);
         GENERATION.fetch_add(1, Relaxed);
         if let Some(hook) = IN_CHILD.get() {
             hook();
         }
     }
-    static OWNER: AtomicU64 = AtomicU64::new(0);
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         note();
-        // SAFETY: the handler only stores an integer. Where it cannot be registered, a forked child looks like one of
-        // vfork, and merely leaves its descriptors to the kernel.
+        // SAFETY: the handler makes a system call and touches atomics. Where it cannot be registered, a forked child looks
+        // like one of vfork, and merely leaves its descriptors to the kernel.
         unsafe { libc::pthread_atfork(None, None, Some(note)) };
     });
-    // SAFETY: takes nothing.
-    OWNER.load(Relaxed) == unsafe { libc::syscall(libc::SYS_getpid) } as u64
 }
 
 #[cfg(test)]
