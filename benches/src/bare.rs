@@ -173,7 +173,7 @@ impl Port {
         if sibling.is_none() {
             let (addr, len) = (umem.map.addr().as_ptr() as usize, umem.map.len() as u64);
             // SAFETY: a shared mapping of its own that outlives the socket, and that nobody holds references into.
-            unsafe { xdp::register_umem(&fd, addr, len, CHUNK, false) }.expect("UMEM");
+            unsafe { xdp::register_umem(&fd, addr, len, [CHUNK, 0], false) }.expect("UMEM");
         }
         for which in [Which::Fill, Which::Completion, Which::Rx, Which::Tx] {
             xdp::set_ring_size(&fd, which, size_of(which)).expect("ring size");

@@ -4,7 +4,7 @@ mod control_common;
 
 use control_common::*;
 use netmap_xdp::abi::*;
-use netmap_xdp_tests::{Veth, needs_root, wait_until};
+use netmap_xdp_tests::{Veth, needs_root, since, wait_until};
 use std::time::Duration;
 
 fn offsets(max: u64, initial: u64, bits: u32) -> nmreq_opt_offsets {
@@ -131,45 +131,111 @@ fn a_copy_monitor_finds_packets_at_their_offsets_and_has_offsets_of_its_own() {
     assert!(rx.data(0, 30, 2018).iter().all(|&b| b == 7));
 }
 
-#[test]
-fn a_nic_sends_from_offsets_and_receives_behind_them() {
-    needs_root!();
-    let _turn = alone();
-    let pair = Veth::new().build();
+/// Frames of `lengths` from one end of a wire, in pieces that begin at all sorts of offsets, to the other, where slots ask for
+/// the offsets of `places` in turn and `max` is the largest; every piece leaves room for that, and every frame is the same.
+fn a_nic_receives_behind(mtu: u32, max: u64, places: &[u64], lengths: &[usize]) {
+    let pair = Veth::new().mtu(mtu).build();
     let (a, b) = (Netmap::open(), Netmap::open());
-    let mut shared = nmreq_opt_offsets { nro_min_gap: 512, ..offsets(200, 0, 0) };
-    let refused = pair.a.ns.run(|| a.register("veth0", 0, at(&mut shared)).map(drop));
-    assert_eq!(refused, Err(libc::EOPNOTSUPP), "received packets cannot share a buffer");
     let reg_a = pair.a.ns.run(|| a.register("veth0", 0, at(&mut offsets(200, 100, 0)))).unwrap();
-    let reg_b = pair.b.ns.run(|| b.register("veth1", 0, at(&mut offsets(1000, 64, 16)))).unwrap();
+    let reg_b = pair.b.ns.run(|| b.register("veth1", 0, at(&mut offsets(max, places[0], 16)))).unwrap();
     let (tx, rx) = (a.map(&reg_a).tx(0), b.map(&reg_b).rx(0));
-    let n = tx.get().num_slots;
-    let mut got = 0;
+    let (n, m) = (tx.get().num_slots, rx.get().num_slots);
+    let (mut asked, mut turn) = (vec![places[0]; m as usize], 0);
     for sent in 0..3 * n {
-        let (i, offset) = (sent % n, sent % 200);
-        let mut frame = vec![0xff; 60 + sent as usize % 1000];
-        frame[12..18].copy_from_slice(&[0x88, 0xb5, 1, 2, sent as u8, (sent >> 8) as u8]);
-        *tx.slot(i) = netmap_slot { len: frame.len() as u16, ptr: offset.into(), ..*tx.slot(i) };
-        tx.data(i, offset as usize, frame.len()).copy_from_slice(&frame);
-        tx.give((i + 1) % n);
+        let mut frame: Vec<u8> =
+            (0..lengths[sent as usize % lengths.len()]).map(|b| (b * 7 + sent as usize) as u8).collect();
+        frame[..14].copy_from_slice(&[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+        let mut head = tx.get().head;
+        let pieces = frame.chunks(1800);
+        for (k, piece) in pieces.clone().enumerate() {
+            let offset = (sent as usize * 7 + k) % 200;
+            let flags = if k + 1 < pieces.len() { NS_MOREFRAG } else { 0 };
+            *tx.slot(head) = netmap_slot { len: piece.len() as u16, flags, ptr: offset as u64, ..*tx.slot(head) };
+            tx.data(head, offset, piece.len()).copy_from_slice(piece);
+            head = (head + 1) % n;
+        }
+        tx.give(head);
+        let (mut whole, mut there) = (Vec::new(), false);
         let arrived = wait_until(Duration::from_secs(5), || {
             a.ioctl(NIOCTXSYNC, 0).unwrap();
             b.ioctl(NIOCRXSYNC, 0).unwrap();
             while rx.get().head != rx.get().tail {
-                let at = rx.get().head;
-                let slot = *rx.slot(at);
-                assert_eq!(slot.ptr, 64);
-                let data = rx.data(at, 64, slot.len.into());
-                rx.give((at + 1) % rx.get().num_slots);
-                if data[12..14] == [0x88, 0xb5] {
-                    assert_eq!(data, &frame[..]);
-                    got += 1;
+                let i = rx.get().head;
+                let slot = *rx.slot(i);
+                assert_eq!(slot.ptr, asked[i as usize]);
+                assert!(u64::from(slot.len) <= 2048 - max, "a piece of {} bytes", slot.len);
+                whole.extend_from_slice(rx.data(i, slot.ptr as usize, slot.len.into()));
+                if slot.flags & NS_MOREFRAG == 0 {
+                    // The host speaks too.
+                    if whole[12..14] == [0x88, 0xb5] {
+                        assert!(whole == frame, "frame {sent} of {} bytes, {} came", frame.len(), whole.len());
+                        there = true;
+                    }
+                    whole.clear();
                 }
+                turn += 1;
+                asked[i as usize] = places[turn % places.len()];
+                rx.slot(i).ptr = asked[i as usize];
+                rx.give((i + 1) % m);
             }
-            got == sent + 1 && (tx.get().tail + 1) % n == tx.get().head
+            there && (tx.get().tail + 1) % n == tx.get().head
         });
-        assert!(arrived, "packet {sent} from offset {offset}: {got} arrived");
+        assert!(arrived, "frame {sent} of {} bytes", frame.len());
     }
+}
+
+#[test]
+fn a_nic_sends_from_offsets_and_receives_behind_them() {
+    needs_root!();
+    let _turn = alone();
+    let small: Vec<usize> = (0..97).map(|i| 60 + 15 * i).collect();
+    for (max, places) in [(64, &[64][..]), (200, &[0]), (530, &[64, 0, 530, 529, 5])] {
+        a_nic_receives_behind(1500, max, places, &small);
+    }
+}
+
+#[test]
+fn what_does_not_fit_behind_the_largest_offset_goes_on_in_the_next_slot() {
+    needs_root!();
+    since!((6, 6), "frames of several buffers");
+    let _turn = alone();
+    a_nic_receives_behind(1500, 1000, &[1000, 64], &[60, 1048, 1049, 1514]);
+    a_nic_receives_behind(1500, 1536, &[1536], &[60, 512, 513, 1514]);
+    a_nic_receives_behind(9000, 200, &[200, 64], &[60, 1848, 1849, 3696, 3697, 9014]);
+}
+
+#[test]
+fn a_nic_has_no_offsets_behind_which_there_is_no_room_and_no_buffers_that_slots_share() {
+    needs_root!();
+    let _turn = alone();
+    let pair = Veth::new().queues(2).build();
+    let register = |ring: u16, flags: u64, opt: nmreq_opt_offsets| {
+        let (fd, mut opt) = (Netmap::open(), opt);
+        let body = nmreq_register {
+            nr_mode: NR_REG_ONE_NIC,
+            nr_ringid: ring,
+            nr_flags: flags,
+            nr_tx_slots: 64,
+            nr_rx_slots: 64,
+            ..Default::default()
+        };
+        pair.a.ns.run(|| fd.register_as("veth0", body, at(&mut opt))).map(|_| fd)
+    };
+    let shared = nmreq_opt_offsets { nro_min_gap: 512, ..offsets(200, 0, 0) };
+    assert_eq!(register(0, 0, shared).err(), Some(libc::EOPNOTSUPP), "received packets cannot share a buffer");
+    for max in [1537, 2048] {
+        assert_eq!(register(0, 0, offsets(max, 0, 0)).err(), Some(libc::EINVAL), "too little fits there");
+    }
+    drop(register(0, NR_TX_RINGS_ONLY, offsets(2048, 0, 0)).expect("what is sent can begin anywhere"));
+    // The first one says where the NIC is to put what it receives.
+    let first = register(0, 0, offsets(0, 0, 0)).unwrap();
+    assert_eq!(register(1, 0, offsets(531, 0, 0)).err(), Some(libc::EINVAL), "1518 bytes are received in one buffer");
+    drop(register(1, 0, offsets(530, 0, 0)).unwrap());
+    drop(first);
+    since!((6, 6), "frames of several buffers");
+    let _first = register(0, 0, offsets(600, 0, 0)).unwrap();
+    drop(register(1, 0, offsets(600, 0, 0)).unwrap());
+    assert_eq!(register(1, 0, offsets(601, 0, 0)).err(), Some(libc::EINVAL));
 }
 
 #[test]

@@ -436,7 +436,8 @@ impl Engine {
     /// The same in a region that was taken out of its place.
     fn bind_in(&mut self, region: &mut Region, held: &Held, register: &Register) -> Result<(Grant, u64), Failure> {
         self.ports.spare(self.need(held, register), region);
-        self.ports.start(&held.port, &held.selection, region)?;
+        let offset = register.options.offsets.as_ref().map_or(0, |o| o.max);
+        self.ports.start(&held.port, &held.selection, offset, region)?;
         let port = self.ports.view(&held.port).ok_or_else(|| Condition::System.says("no port"))?;
         let counts = port.rings.counts();
         let table = [counts.tx, counts.host_tx, counts.rx, counts.host_rx].map(u32::from);

@@ -72,6 +72,8 @@ pub struct NicPort {
     program: Box<dyn Program>,
     mode: Mode,
     geometry: Geometry,
+    /// The largest offset of packets for which its sockets leave room, from the first queue on.
+    reserve: u32,
     multi_buffer: bool,
     /// Sockets are bound after the client has mapped them, since this kernel allows no mapping of a bound one.
     late: bool,
@@ -239,6 +241,7 @@ impl NicPort {
             program,
             mode,
             geometry,
+            reserve: 0,
             multi_buffer: false,
             late: false,
             spares,
@@ -370,18 +373,23 @@ impl NicPort {
         self.rings.slots()[dir as usize]
     }
 
-    /// Makes the selected rings work: rings and buffers, sockets, buffers for the kernel, steering.
+    /// Makes the selected rings work: rings and buffers, sockets, buffers for the kernel, steering. `offset` is the largest
+    /// offset of packets that is asked for.
     pub fn start(
         &mut self,
         selection: &Selection,
+        offset: u64,
         region: &mut Region,
         sibling: &dyn Fn(Registration) -> Option<Sibling>,
     ) -> Result<(), Failure> {
         self.check()?;
         if self.queues.is_empty() {
             let size = region.layout().buf_size;
-            self.geometry = Geometry::new(self.geometry.chunks(), size)
+            let geometry = Geometry::new(self.geometry.chunks(), size)
                 .ok_or_else(|| Failure::buffers_unfit(&self.dev.name, size))?;
+            let receives = !self.nic_part(selection).rx.is_empty();
+            self.geometry = geometry.behind(if receives { offset } else { 0 });
+            self.reserve = self.geometry.headroom();
         }
         if !self.survivors.is_empty() && HostSide::begins_to_hear(&self.rings, selection) {
             let others = host_survivors(&self.dev);
@@ -442,7 +450,8 @@ impl NicPort {
         let mut several = self.mode != Mode::ZeroCopy || large;
         loop {
             if self.mode == Mode::ZeroCopy {
-                self.geometry = self.geometry.with(Chunks::Aligned);
+                // Cards are told the size of what they may write in steps of their own: they get all there is.
+                self.geometry = self.geometry.with(Chunks::Aligned).behind(0);
             }
             let plan = SocketPlan {
                 ifindex: self.dev.ifindex,
@@ -626,7 +635,7 @@ impl NicPort {
             // It was down when it was asked for, or the socket had to be mapped first. The geometry stays: clients know it.
             Err(BindError::NotSupported(why)) if self.mode == Mode::ZeroCopy && free => {
                 self.step_down(format_args!("the driver has no zero-copy AF_XDP ({})", why.errno));
-                self.geometry = self.geometry.with(Chunks::Aligned);
+                self.geometry = self.geometry.with(Chunks::Aligned).behind(0);
                 self.queues.values_mut().for_each(|q| q.socket.step_down());
                 return self.bind(i);
             }

@@ -1,11 +1,13 @@
 //! Packet offsets (`NETMAP_REQ_OPT_OFFSETS`): checked against the port, and written into rings that nobody else uses yet.
 //!
-//! All rings but those of zero-copy monitors have them. Transmission starts at the offset. A packet that a NIC received is
-//! moved behind the offset of its slot, since the kernel places all packets alike: several slots in one buffer
-//! (`nro_min_gap`) are refused there, for the kernel would write the next packet over one that was not moved yet. The
-//! others copy what they receive straight to its place.
+//! All rings but those of zero-copy monitors have them. Transmission starts at the offset. A NIC receives behind the largest
+//! offset that its first user asked for, and what does not fit there goes on in the next slot. Where the offset of a slot is
+//! another, the packet is moved, since the kernel places all packets alike: several slots in one buffer (`nro_min_gap`) are
+//! refused there, for the kernel would write the next packet over one that was not moved yet. The others copy what they
+//! receive straight to its place.
 
 use super::monitor::shares_region;
+use super::nic::NicPort;
 use super::registry::PortKey;
 use super::rings::RingTable;
 use super::{Engine, GrantId};
@@ -44,9 +46,10 @@ impl Engine {
         // A gap as wide as a buffer is what every ring has.
         let size = region.layout().buf_size;
         let shared = (1..u64::from(size)).contains(&o.min_gap);
+        let by_nic = held.selection.rx.start < counts.rx && !held.selection.rx.is_empty();
         // A kind of port whose carriers know no offsets is to say so here.
         let peer = match &held.port {
-            PortKey::Nic(_) if shared && held.selection.rx.start < counts.rx && !held.selection.rx.is_empty() => {
+            PortKey::Nic(_) if shared && by_nic => {
                 let message = format!(
                     "{}: AF_XDP writes whole frames to the start of a buffer, so slots of a NIC cannot share one \
                      (nro_min_gap); ask for 0, or for {size} or more",
@@ -63,6 +66,16 @@ impl Engine {
             PortKey::Pipe(k, PipeRole::Slave) => self.ports.view(&PortKey::Pipe(*k, PipeRole::Master)),
         };
         let (mut mask, mut max) = (mask(o, size)?, o.max);
+        if let PortKey::Nic(k) = &held.port
+            && let Some(room) = self.ports.nics.get(k).map(NicPort::room_for_offsets).filter(|_| by_nic)
+            && max > u64::from(room)
+        {
+            let message = format!(
+                "{}: behind offsets up to {max}, buffers of {size} bytes have no room for what the NIC receives in one; up to                  {room} they have, and more where the program that opens it first asks for that, or with buffers of 4096 bytes                  (NETMAP_XDP_BUF_SIZE)",
+                view.name
+            );
+            return Err(Condition::OffsetTooLarge.says(message));
+        }
         let rings: Vec<(Kring, u32)> = RingTable::ranges(&held.selection)
             .into_iter()
             .flat_map(|(dir, range)| range.map(move |i| (dir, i)))

@@ -163,8 +163,14 @@ impl Ports {
         }
     }
 
-    /// Makes the selected rings work.
-    pub fn start(&mut self, key: &PortKey, selection: &Selection, region: &mut Region) -> Result<(), Failure> {
+    /// Makes the selected rings work; `offset` is the largest offset of packets that is asked for.
+    pub fn start(
+        &mut self,
+        key: &PortKey,
+        selection: &Selection,
+        offset: u64,
+        region: &mut Region,
+    ) -> Result<(), Failure> {
         let region_id = region.id;
         match key {
             PortKey::Nic(k) => {
@@ -174,7 +180,7 @@ impl Ports {
                     let here = self.nics.iter().filter(|(k, _)| self.mem_id(&PortKey::Nic(**k)) == region_id);
                     here.map(|(_, p)| p).find_map(|p| p.sibling(like))
                 };
-                let started = port.start(selection, region, &sibling);
+                let started = port.start(selection, offset, region, &sibling);
                 self.queue_busy = started.is_err() && port.queue_busy();
                 self.nics.insert(*k, port);
                 started

@@ -570,10 +570,12 @@ impl NicRx {
     #[inline]
     fn receive_until(&self, k: &Kring, bounced: &mut Option<u32>) -> Result<(), BadSlot> {
         let (stop, n) = (k.rx_stop(), k.num_slots());
+        // Where frames arrive at the place where they are to be.
+        let plain = !k.has_offsets() && self.plan.geometry.headroom() == 0;
         let Ok(mut frames) = self.rx.0.filled() else { return Err(BadSlot) };
         let (mut next, mut total) = (k.hwtail(), Total::default());
         loop {
-            if !k.has_offsets() {
+            if plain {
                 next = self.receive_plain(k, &mut frames, next, stop, &mut total);
             }
             let Some(frame) = frames.run().first() else { break };
@@ -627,12 +629,14 @@ impl NicRx {
         next
     }
 
-    /// A frame for slot `at` that is not simply the expected buffer, or a ring with offsets: the buffer, if it is received.
+    /// A frame for slot `at` that is not simply the expected buffer, or of a ring or a socket with offsets: the buffer, if it is
+    /// received.
     #[inline(never)]
     fn receive_other(&self, k: &Kring, at: u32, addr: u64, len: u32, bounced: &mut Option<u32>) -> Option<u32> {
         let held = k.held(at).load(Relaxed);
         let expected = addr == self.plan.geometry.arrival(held);
-        let (idx, shift) = if expected { (held, 0) } else { self.unexpected(addr) };
+        let there = (held, i64::from(self.plan.geometry.headroom()));
+        let (idx, shift) = if expected { there } else { self.unexpected(addr) };
         if !k.is_buffer(idx) || len > k.buf_size() || !(expected || k.take_rx(at, idx)) {
             k.dropped(Drop::Foreign);
             return None;
@@ -665,8 +669,9 @@ fn fill_slot(slot: &SlotView, idx: u32, len: u32, more: bool) {
     slot.flags.store(flags, Relaxed);
 }
 
-/// Moves a frame to where its slot has it: behind the offset that the program asked for, else to the start of the buffer, if
-/// an XDP program that we did not write moved it. The kernel knows one place for all frames, hence the copy.
+/// Moves a frame to where its slot has it: behind the offset that the program asked for, if the headroom of the socket is
+/// another; else to the start of the buffer, if an XDP program that we did not write moved it. The kernel knows one place for
+/// all frames, hence the copy.
 #[cold]
 fn place(k: &Kring, idx: u32, shift: i64, offset: u32, len: u32) {
     let Some(start) = k.buffer(idx) else { return };

@@ -9,7 +9,7 @@ use crate::sys::Fd;
 use std::sync::Arc;
 
 /// Version of the protocol. Another number on the other side is an error; it changes with every change of a message.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
 const MAGIC: u32 = u32::from_le_bytes(*b"NMXD");
 /// Another piece follows.
 const MORE: u16 = 1;

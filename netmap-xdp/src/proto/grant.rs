@@ -55,10 +55,13 @@ impl Wire for Geometry {
     fn put(&self, to: &mut Writer) {
         self.chunks().put(to);
         self.stride().put(to);
+        self.headroom().put(to);
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let chunks = Chunks::take(from)?;
-        Geometry::new(chunks, u32::take(from)?).ok_or(Malformed("no such Geometry"))
+        let (geometry, headroom) = (Geometry::new(chunks, u32::take(from)?), u32::take(from)?);
+        let geometry = geometry.map(|g| g.behind(headroom.into())).filter(|g| g.headroom() == headroom);
+        geometry.ok_or(Malformed("no such Geometry"))
     }
 }
 

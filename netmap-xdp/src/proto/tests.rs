@@ -62,7 +62,7 @@ fn register() -> Register {
 fn grant(queues: u16) -> Grant {
     let ring =
         |dir, id| RingPlace { offset: 4096, slots: 512, buffers_at: 1 << 20, buffers: 9000, buf_size: 4096, dir, id };
-    let geometry = crate::xsk::Geometry::new(Chunks::Aligned, 4096).unwrap();
+    let geometry = crate::xsk::Geometry::new(Chunks::Aligned, 4096).unwrap().behind(100);
     let plan = NicPlan { rx_size: 512, tx_size: 1024, geometry, always: false, busy: false, copies: true };
     let (mut tx, mut rx) = (Vec::new(), Vec::new());
     for i in 0..queues {

@@ -115,12 +115,19 @@ pub fn socket() -> Result<Fd, Error> {
     }
 }
 
-/// Registers memory of this process as the socket's UMEM.
+/// Registers memory of this process as the socket's UMEM. Received data begins `headroom` bytes further into its chunk than the
+/// 256 that the kernel keeps (`XDP_PACKET_HEADROOM`).
 ///
 /// # Safety
 /// `[addr, addr + len)` is a shared mapping that stays while the socket lives, and whose contents the kernel may overwrite
 /// wherever the fill ring says.
-pub unsafe fn register_umem(fd: &Fd, addr: usize, len: u64, chunk: u32, unaligned: bool) -> Result<(), Error> {
+pub unsafe fn register_umem(
+    fd: &Fd,
+    addr: usize,
+    len: u64,
+    [chunk, headroom]: [u32; 2],
+    unaligned: bool,
+) -> Result<(), Error> {
     // `struct xdp_umem_reg` as every kernel since 5.4 takes it; later fields are for transmit metadata.
     #[repr(C)]
     struct UmemReg {
@@ -132,7 +139,7 @@ pub unsafe fn register_umem(fd: &Fd, addr: usize, len: u64, chunk: u32, unaligne
         pad: u32,
     }
     let flags = if unaligned { libc::XDP_UMEM_UNALIGNED_CHUNK_FLAG } else { 0 };
-    let reg = UmemReg { addr: addr as u64, len, chunk_size: chunk, headroom: 0, flags, pad: 0 };
+    let reg = UmemReg { addr: addr as u64, len, chunk_size: chunk, headroom, flags, pad: 0 };
     set(fd, libc::XDP_UMEM_REG, "setsockopt XDP_UMEM_REG", &reg)
 }
 

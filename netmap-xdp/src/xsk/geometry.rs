@@ -8,6 +8,8 @@
 //!   received and sent in one piece; of 4096 bytes, all can be sent, and 3840 are received.
 //! * aligned: chunks of `stride` bytes. A buffer begins 256 bytes into its chunk and ends 256 bytes into the next, where nobody
 //!   writes. Received frames have `stride - 256` bytes at most; a longer one to be sent takes two descriptors.
+//!
+//! The kernel can leave more room before what it receives, the *headroom*: the offset at which packets are to begin.
 
 use crate::shm::FRAME_SHIFT;
 use crate::sys::{NIC_BUF_SIZES, PAGE};
@@ -31,7 +33,13 @@ pub struct Geometry {
     chunks: Chunks,
     /// Bytes from one buffer to the next.
     stride: u32,
+    /// Bytes of a buffer before what is received.
+    headroom: u32,
 }
+
+/// What headroom leaves of a buffer at least. Kernels of late ask for 128 bytes and what their own structure behind a frame takes
+/// (`xdp_umem_reg`, `skb_shared_info`: 320 bytes, or 384).
+const LEAST: u32 = 512;
 
 /// One transmit descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +66,7 @@ pub struct TxPlan {
 impl Geometry {
     /// Buffers of `size` bytes in such chunks; nothing if it is none of [`NIC_BUF_SIZES`].
     pub fn new(chunks: Chunks, size: u32) -> Option<Geometry> {
-        NIC_BUF_SIZES.contains(&size).then_some(Geometry { chunks, stride: size })
+        NIC_BUF_SIZES.contains(&size).then_some(Geometry { chunks, stride: size, headroom: 0 })
     }
 
     /// How chunks lie.
@@ -71,6 +79,20 @@ impl Geometry {
     #[must_use]
     pub fn with(self, chunks: Chunks) -> Geometry {
         Geometry { chunks, ..self }
+    }
+
+    /// The same, where the kernel puts what it receives `offset` bytes into the buffers, if that leaves enough of them.
+    #[must_use]
+    pub fn behind(self, offset: u64) -> Geometry {
+        let most = self.room() - LEAST;
+        let headroom = u32::try_from(offset).ok().filter(|offset| *offset <= most).unwrap_or(0);
+        Geometry { headroom, ..self }
+    }
+
+    /// Bytes of a buffer before what is received in it: `headroom` of the UMEM.
+    #[inline]
+    pub fn headroom(self) -> u32 {
+        self.headroom
     }
 
     /// Bytes of a buffer, and the distance from one to the next.
@@ -87,9 +109,15 @@ impl Geometry {
         }
     }
 
+    /// Bytes of a buffer that lie in its chunk.
+    #[inline]
+    fn room(self) -> u32 {
+        self.chunk() - FRAME_SHIFT
+    }
+
     /// Bytes of the largest frame that is received in one buffer.
     pub fn rx_limit(self) -> u32 {
-        self.chunk() - FRAME_SHIFT
+        self.room() - self.headroom
     }
 
     /// Address that puts buffer `i` into the fill ring.
@@ -101,12 +129,12 @@ impl Geometry {
     /// Address by which buffer `i` is received, unless an XDP program moved its data.
     #[inline]
     pub fn arrival(self, i: u32) -> u64 {
-        let shift = u64::from(FRAME_SHIFT);
+        let shift = u64::from(FRAME_SHIFT + self.headroom);
         self.fill(i) + if self.chunks == Chunks::Unaligned { shift << BASE_BITS } else { shift }
     }
 
-    /// Buffer of a received descriptor's address, and where its data begins relative to the buffer's start: 0 unless the
-    /// XDP program moved it.
+    /// Buffer of a received descriptor's address, and where its data begins relative to the buffer's start: the headroom,
+    /// unless the XDP program moved it.
     #[inline]
     pub fn received(self, addr: u64) -> (u64, i64) {
         let (base, shift) = match self.chunks {
@@ -141,7 +169,7 @@ impl Geometry {
             return TxPlan { first: TxDesc { addr, len, more }, second: None, key: Self::key(addr) };
         }
         let addr = addr + u64::from(offset);
-        let head = self.rx_limit().saturating_sub(offset);
+        let head = self.room().saturating_sub(offset);
         if head == 0 || len <= head {
             return TxPlan { first: TxDesc { addr, len, more }, second: None, key: Self::key(addr) };
         }
@@ -205,6 +233,25 @@ mod tests {
                     assert_eq!(g.received(g.arrival(i)), (u64::from(i), 0));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_received_leaves_the_headroom_free_and_stays_in_its_buffer() {
+        for g in all() {
+            for offset in [1, 64, 100, 1000, 1280, 1536, 3328] {
+                let behind = g.behind(offset);
+                let there = u64::from(behind.headroom());
+                assert_eq!(there, if offset <= u64::from(g.rx_limit() - 512) { offset } else { 0 }, "{g:?} {offset}");
+                assert_eq!(u64::from(behind.rx_limit()) + there, g.rx_limit().into());
+                for i in [2, 3, 1000, (1 << 24) - 1] {
+                    assert_eq!(behind.received(behind.arrival(i)), (u64::from(i), there as i64), "{behind:?} {i}");
+                    assert_eq!(behind.fill(i), g.fill(i));
+                    assert_eq!(behind.transmit(i, g.stride(), false), g.transmit(i, g.stride(), false));
+                }
+            }
+            assert_eq!(g.behind(u64::MAX).headroom(), 0);
+            assert_eq!(g.behind(100).behind(0), g);
         }
     }
 

@@ -42,7 +42,7 @@ impl Umem {
         let unaligned = self.geometry.chunks() == Chunks::Unaligned;
         // SAFETY: the range lies in a shared mapping (just checked) that `Socket` keeps; nobody holds plain references into
         // a `Memory`.
-        unsafe { xdp::register_umem(fd, addr, self.len, self.geometry.chunk(), unaligned) }
+        unsafe { xdp::register_umem(fd, addr, self.len, [self.geometry.chunk(), self.geometry.headroom()], unaligned) }
     }
 }
 

@@ -44,18 +44,23 @@ impl Asked {
     /// How many buffers a received frame takes at most; whether the rings have them.
     fn received(&self) -> Result<u32, Misfit> {
         let (one, size) = (self.one(), self.geometry.stride());
+        let behind = match self.geometry.headroom() {
+            0 => String::new(),
+            offset => format!(" behind offsets up to {offset}"),
+        };
         let (frame, fits) = (self.mtu + HEADERS, one - HEADERS);
         let pieces = frame.div_ceil(one);
         let Some(slots) = self.receives.filter(|_| pieces > 1) else { return Ok(pieces) };
         if let Err(why) = self.chains {
-            let why = format!("its frames have up to {frame} bytes, a buffer of {size} receives {one}, and {why}");
+            let why =
+                format!("its frames have up to {frame} bytes, a buffer of {size} receives {one}{behind}, and {why}");
             return Err(Misfit { why, fits });
         }
         // One slot of a ring is always empty.
         let room = slots - 1;
         if pieces > room {
             let why = format!(
-                "its frames have up to {frame} bytes, which take {pieces} buffers of {one} bytes, and a receive ring of {slots} \
+                "its frames have up to {frame} bytes, which take {pieces} buffers of {one} bytes{behind}, and a receive ring of {slots} \
                  slots holds {room}"
             );
             return Err(Misfit { why, fits: room * one - HEADERS });
@@ -68,7 +73,8 @@ impl Asked {
         let larger = NIC_BUF_SIZES.iter().filter(|size| **size > self.geometry.stride());
         let helps = |size: &&u32| {
             let geometry = Geometry::new(self.geometry.chunks(), **size);
-            geometry.is_some_and(|geometry| Asked { geometry, ..*self }.received().is_ok())
+            let behind = |g: Geometry| g.behind(self.geometry.headroom().into());
+            geometry.map(behind).is_some_and(|geometry| Asked { geometry, ..*self }.received().is_ok())
         };
         let mut cures: Vec<String> = larger.filter(helps).map(|size| format!("NETMAP_XDP_BUF_SIZE={size}")).collect();
         if self.chains.is_err() && settings().whole_frames {
@@ -88,12 +94,21 @@ impl NicPort {
         if coarse { COARSE_STEP } else { 1 }
     }
 
-    /// The largest MTU whose frames are received in one buffer.
+    /// The largest MTU whose frames are received in one buffer, behind the offsets that are reserved.
     pub(super) fn mtu_that_fits(&self) -> u32 {
-        let zero_copy = self.mode == Mode::ZeroCopy;
-        let geometry = if zero_copy { self.geometry.with(Chunks::Aligned) } else { self.geometry };
+        let geometry = match self.mode {
+            Mode::ZeroCopy => self.geometry.with(Chunks::Aligned).behind(0),
+            Mode::Native | Mode::Generic => self.geometry,
+        };
         let limit = geometry.rx_limit();
-        limit - limit % self.step() - HEADERS
+        (limit - limit % self.step()).min(geometry.stride() - self.reserve) - HEADERS
+    }
+
+    /// The largest offset of packets behind which everything fits that a buffer receives, as far as the MTU tells.
+    pub fn room_for_offsets(&self) -> u32 {
+        let limit = self.geometry.rx_limit();
+        // What is longer comes in pieces, or not at all.
+        self.geometry.stride() - limit.min(self.dev.mtu + HEADERS)
     }
 
     /// Refuses receive rings that frames of the interface's MTU do not fit into: the kernel would drop them. What a program

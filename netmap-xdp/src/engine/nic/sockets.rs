@@ -19,7 +19,7 @@ impl NicPort {
     pub(super) fn step_down(&mut self, why: std::fmt::Arguments<'_>) {
         log(Level::Info, format_args!("{}: native mode with copies, since {why}", self.dev.name));
         self.mode = Mode::Native;
-        self.geometry = self.geometry.with(chunks_of(&self.dev));
+        self.geometry = self.geometry.with(chunks_of(&self.dev)).behind(self.reserve.into());
     }
 
     /// A socket that is yet to be bound. Of a fresh receive ring it has the buffers already: drivers without copying take

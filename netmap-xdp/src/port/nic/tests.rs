@@ -369,6 +369,32 @@ fn a_ring_tells_the_nics_time_once_there_is_one() {
 
 #[test]
 #[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_ring_without_offsets_on_a_socket_with_headroom_has_its_frames_at_the_start_of_the_buffers() {
+    let world = World::new(Dir::Rx, 0, 0);
+    let [region, _, rings] = &world.memory;
+    let (fill, rx) = (Fill::at(rings, AT[0], fill_size(SLOTS)).unwrap(), Rx(Queue::at(rings, AT[1], SLOTS).unwrap()));
+    let geometry = Geometry::new(Chunks::Unaligned, 2048).unwrap().behind(100);
+    let plan = NicPlan { rx_size: SLOTS, tx_size: SLOTS, geometry, always: false, busy: false, copies: true };
+    let fd = Arc::new(sealed_memfd(c"no socket", 4096).unwrap());
+    let given = world.taken(0, 1, fill_size(SLOTS)).map(|at| world.entry(at)[0].load(Relaxed)).unwrap();
+    let idx = geometry.received(given).0 as u32;
+    let start = world.port.kring().buffer(idx).unwrap();
+    region.write(start + 100, b"a frame").unwrap();
+    let received = world.entry(world.given(1, 2).unwrap());
+    received[0].store(geometry.arrival(idx), Relaxed);
+    received[1].store(7, Relaxed);
+    let World { port, memory, .. } = world;
+    let port = PortRing::new(port.kring, Box::new(NicRx::over(fill, rx, plan, fd)));
+    assert_eq!(port.sync(NEXT), Synced::Done);
+    let slot = port.kring().slot(0);
+    assert_eq!((slot.buf_idx.load(Relaxed), slot.len.load(Relaxed), slot.flags.load(Relaxed)), (idx, 7, 0));
+    let mut frame = [0; 7];
+    memory[0].read(start, &mut frame).unwrap();
+    assert_eq!(&frame, b"a frame");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
 fn slots_that_a_program_keeps_leave_the_kernel_a_ring_full_of_buffers_as_far_as_there_are_spare_ones() {
     for spares in 0..=SLOTS {
         let (mut world, mut noise) = (World::new(Dir::Rx, 0, spares), Noise(7));
