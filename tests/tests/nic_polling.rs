@@ -3,7 +3,7 @@
 
 mod nic_common;
 
-use netmap_xdp::xsk::Tx;
+use netmap_xdp::xsk::Rings;
 use netmap_xdp_tests::{Cmd, Daemons, Veth, needs_root, since};
 use nic_common::*;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -47,7 +47,7 @@ fn busy(fd: RawFd) -> [Option<i32>; 2] {
 fn says_so(fd: RawFd) -> bool {
     // SAFETY: the descriptor is open while its port is.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    Tx::map(&fd, SLOTS).unwrap().0.needs_wakeup()
+    Rings::of(&fd, SLOTS, SLOTS).unwrap().tx().unwrap().0.needs_wakeup()
 }
 
 #[test]

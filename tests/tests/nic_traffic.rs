@@ -57,7 +57,6 @@ fn a_port_of_one_queue_sees_that_queue_alone() {
 #[test]
 fn the_suffixes_r_and_t_bind_one_direction() {
     alone!();
-    since!((6, 4), "a second port on a queue");
     let pair = Veth::new().build();
     let mut a = open(&pair.a, "netmap:{}");
     let (mut rx, mut tx) = (open(&pair.b, "netmap:{}/R"), open(&pair.b, "netmap:{}/T"));
@@ -70,7 +69,6 @@ fn the_suffixes_r_and_t_bind_one_direction() {
 #[test]
 fn one_thread_sends_and_another_receives_on_one_queue() {
     alone!();
-    since!((6, 4), "a second port on a queue");
     let pair = Veth::new().build();
     let (mut near_tx, mut near_rx) = (open(&pair.a, "netmap:{}/T"), open(&pair.a, "netmap:{}/R"));
     let (mut far_tx, mut far_rx) = (open(&pair.b, "netmap:{}/T"), open(&pair.b, "netmap:{}/R"));
@@ -178,10 +176,26 @@ fn a_port_that_only_sends_leaves_the_host_sending_by_setting() {
     assert_ping(&pair.a, "10.8.0.2");
 }
 
+/// Before Linux 6.4 the rings of a bound socket cannot be mapped.
+#[test]
+fn ports_of_one_process_on_a_queue_share_the_mappings_of_its_rings() {
+    alone!();
+    let pair = Veth::new().build();
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("socket:[").count();
+    let first = open(&pair.a, "netmap:{}/T");
+    let before = mapped();
+    let second = open(&pair.a, "netmap:{}/R");
+    let third = open(&pair.a, "netmap:{}");
+    assert_eq!((before, mapped()), (4, 4));
+    drop((first, third));
+    assert_eq!(mapped(), 4);
+    drop(second);
+    assert_eq!(mapped(), 0);
+}
+
 #[test]
 fn two_ports_on_one_ring_see_the_same_ring() {
     alone!();
-    since!((6, 4), "a second port on a queue");
     let pair = Veth::new().build();
     let mut a = open(&pair.a, "netmap:{}");
     let (mut first, mut second) = (open(&pair.b, "netmap:{}"), open(&pair.b, "netmap:{}-0"));

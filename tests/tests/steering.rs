@@ -4,7 +4,7 @@
 mod nic_common;
 
 use netmap_xdp::api::{Builder, Interest, NS_MOREFRAG, Port, Steering};
-use netmap_xdp_tests::{Daemons, Pair, Veth, compile_c, needs_root, since, wait_until, workspace};
+use netmap_xdp_tests::{Daemons, Pair, Veth, compile_c, needs_root, wait_until, workspace};
 use nic_common::has_chains;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -210,7 +210,6 @@ fn of_a_fragmented_datagram_rules_on_ports_match_the_first_fragment_only() {
 #[test]
 fn a_second_program_brings_the_same_rules_or_none() {
     alone!();
-    since!((6, 4), "a second program on a queue");
     let pair = hosts(1500);
     pair.a.ns.run(|| {
         let text = "udp -> netmap; default host";

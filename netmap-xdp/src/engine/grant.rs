@@ -4,10 +4,10 @@ use crate::ctl::RegisterReply;
 use crate::port::monitor::TapKind;
 use crate::port::nic::NicPlan;
 use crate::ring::{KringPlace, RingPlace};
-use crate::shm::Memory;
+use crate::shm::{Known, Memory};
 use crate::sys::{Errno, Fd, Mode, identity};
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
 /// Names a registration until it is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,28 +60,17 @@ pub struct RegionGrant {
 /// A part of a file: device and inode, offset, size.
 type Place = (u64, u64, u64, u64);
 
-/// What this process has mapped of regions: ports in one region share the mapping.
-static MAPPED: Mutex<Vec<(Place, Weak<Memory>)>> = Mutex::new(Vec::new());
-
 impl RegionGrant {
     /// Maps it, unless it is mapped.
     pub fn map(&self) -> Result<Arc<Memory>, Errno> {
         if let Some(memory) = &self.here {
             return Ok(memory.clone());
         }
-        let map = || Memory::of_file(&*self.fd, self.at, self.size as usize, false);
+        // Ports in one region share the mapping. It keeps its file, so that as long as there is one, the inode is of no other.
+        static MAPPED: Known<Place, Memory> = Known::new();
         let (device, inode) = identity(self.fd.as_raw_fd())?;
         let place = (device, inode, self.at, self.size);
-        // Not waited for: in a forked child, whoever has it may not be there any more. Two mappings do as well.
-        let Ok(mut mapped) = MAPPED.try_lock() else { return map() };
-        mapped.retain(|(_, memory)| memory.strong_count() > 0);
-        // A mapping keeps its file, so that as long as there is one, the inode is of no other.
-        if let Some(memory) = mapped.iter().find(|(of, _)| *of == place).and_then(|(_, memory)| memory.upgrade()) {
-            return Ok(memory);
-        }
-        let memory = map()?;
-        mapped.push((place, Arc::downgrade(&memory)));
-        Ok(memory)
+        MAPPED.get(place, || Memory::of_file(&*self.fd, self.at, self.size as usize, false))
     }
 }
 

@@ -19,8 +19,8 @@ use crate::sync::Ordering::*;
 use crate::sys::netdev::{NetDev, Watch, XdpAttached, XdpMode, promiscuous, xdp_attached};
 use crate::sys::{Error, Fd, Guarded, Inside, Level, Mode, comm, duplicate, eventfd, log, namespace, settings};
 use crate::xsk::{
-    AttachError, AttachMode, BindError, Chunks, Geometry, Inherited, Loader, Program, Socket, SocketPlan, Steering,
-    clean_host_filter, end_cuts, host_survivors, is_our_program,
+    AttachError, AttachMode, BindError, Chunks, Geometry, Inherited, Loader, Program, Rings, Socket, SocketPlan,
+    Steering, clean_host_filter, end_cuts, host_survivors, is_our_program,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -28,6 +28,8 @@ use std::sync::Arc;
 
 /// One queue in use.
 struct Queue {
+    /// Mapped before a socket is bound that cannot be mapped afterwards.
+    _rings: Option<Arc<Rings>>,
     socket: Socket,
     shared: Arc<Fd>,
     receiving: bool,
@@ -545,7 +547,8 @@ impl NicPort {
             }
         }
         let mapped = socket.bound();
-        self.queues.insert(queue, Queue { socket, shared, receiving: false, mapped });
+        let rings = if self.late { Some(socket.rings().map_err(|e| internal(e.to_string()))?) } else { None };
+        self.queues.insert(queue, Queue { _rings: rings, socket, shared, receiving: false, mapped });
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::shm::{Memory, Ref};
 use crate::sync::{AtomicBool, AtomicU64, Ordering::*, compiler_fence};
 use crate::sys::xdp;
 use crate::sys::{Errno, Error, Fd};
-use crate::xsk::{Chunks, Completion, Desc, Fill, Geometry, QueueError, Rx, Tx, TxBatch, TxPlan, Walk, fill_size};
+use crate::xsk::{Chunks, Completion, Desc, Fill, Geometry, QueueError, Rings, Rx, Tx, TxBatch, TxPlan, Walk};
 use std::iter::zip;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub struct NicTx {
     plan: NicPlan,
     /// The last kick found the interface down.
     down: AtomicBool,
+    /// Kept for other ports of this process on the queue.
+    _rings: Option<Arc<Rings>>,
     // After the rings: a mapping counts as a reference to the socket, so it goes first.
     socket: Arc<Fd>,
 }
@@ -64,6 +66,8 @@ pub struct NicRx {
     plan: NicPlan,
     /// When the NIC received the last frame of the queue, nanoseconds by its clock; 0: not yet.
     arrived: Option<Ref<AtomicU64>>,
+    /// As above.
+    _rings: Option<Arc<Rings>>,
     // After the rings, as above.
     socket: Arc<Fd>,
 }
@@ -71,13 +75,13 @@ pub struct NicRx {
 impl NicTx {
     /// Maps transmit and completion ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicTx, QueueError> {
-        let completion = Completion::map(&*socket, xdp::Which::Completion, plan.tx_size)?;
-        Ok(NicTx::over(Tx::map(&*socket, plan.tx_size)?, completion, plan, socket))
+        let rings = Rings::of(&*socket, plan.rx_size, plan.tx_size)?;
+        Ok(NicTx { _rings: Some(rings.clone()), ..NicTx::over(rings.tx()?, rings.completion()?, plan, socket) })
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(tx: Tx, completion: Completion, plan: NicPlan, socket: Arc<Fd>) -> NicTx {
-        NicTx { tx, completion, plan, down: AtomicBool::new(false), socket }
+        NicTx { tx, completion, plan, down: AtomicBool::new(false), _rings: None, socket }
     }
 
     /// Takes completions and lets `hwtail` follow.
@@ -425,13 +429,13 @@ impl Carrier for NicTx {
 impl NicRx {
     /// Maps fill and receive ring of `socket`.
     pub fn map(socket: Arc<Fd>, plan: NicPlan) -> Result<NicRx, QueueError> {
-        let fill = Fill::map(&*socket, xdp::Which::Fill, fill_size(plan.rx_size))?;
-        Ok(NicRx::over(fill, Rx::map(&*socket, plan.rx_size)?, plan, socket))
+        let rings = Rings::of(&*socket, plan.rx_size, plan.tx_size)?;
+        Ok(NicRx { _rings: Some(rings.clone()), ..NicRx::over(rings.fill()?, rings.rx()?, plan, socket) })
     }
 
     /// The same over rings that are mapped already: for a stand-in of the kernel's side.
     pub fn over(fill: Fill, rx: Rx, plan: NicPlan, socket: Arc<Fd>) -> NicRx {
-        NicRx { fill, rx, plan, arrived: None, socket }
+        NicRx { fill, rx, plan, arrived: None, _rings: None, socket }
     }
 
     /// `stamps` is where the XDP program notes when frames of `queue` arrived: two words a queue, the first of which counts.

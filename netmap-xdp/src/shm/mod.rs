@@ -10,6 +10,7 @@
 mod arena;
 mod buffers;
 mod hold;
+mod known;
 mod layout;
 mod memory;
 mod packets;
@@ -17,6 +18,7 @@ mod packets;
 pub use arena::Arena;
 pub use buffers::{BufPool, FreeError};
 pub use hold::{Hold, Patience};
+pub use known::Known;
 pub use layout::{FRAME_SHIFT, Layout};
 pub use memory::{Memory, OutOfRange, Ref, Shared, Slice, declare_shared, shared_struct};
 pub use packets::Packets;

@@ -9,6 +9,7 @@ mod host;
 pub mod loaded;
 pub mod program;
 mod queue;
+mod rings;
 mod socket;
 mod stamped;
 mod steering;
@@ -19,5 +20,6 @@ pub use program::{
     AttachError, AttachMode, ClassifierPlan, Inherited, Loader, Program, QueueCounters, embedded, is_our_program,
 };
 pub use queue::{Completion, Desc, Fill, Queue, QueueError, Rx, Tx, TxBatch, Walk, fill_size};
+pub use rings::Rings;
 pub use socket::{BindError, Socket, SocketPlan, Umem};
 pub use steering::{Action, IMAGE_SIZE, Steering, SteeringError};

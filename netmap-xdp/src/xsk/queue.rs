@@ -14,8 +14,7 @@
 use crate::index::Cursor;
 use crate::shm::{Memory, OutOfRange, Ref, Shared, Slice};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
-use crate::sys::xdp::{self, Which};
-use std::os::fd::AsRawFd;
+use crate::sys::xdp;
 
 /// `XDP_RING_NEED_WAKEUP`: the kernel waits to be told.
 const NEED_WAKEUP: u32 = 1;
@@ -33,8 +32,8 @@ pub enum QueueError {
     Offsets(#[from] OutOfRange),
     /// The socket is bound, and the kernel is older than 6.4.
     #[error(
-        "this queue is bound already, and Linux before 6.4 lets only the first one map its rings: bind it once, or \
-         run a newer kernel"
+        "another process has this queue, and Linux before 6.4 lets only the first one map its rings: bind it in one process, \
+         or run a newer kernel"
     )]
     Taken,
     /// More entries than the ring has.
@@ -63,18 +62,8 @@ pub struct Queue<T: Shared> {
 }
 
 impl<T: Shared> Queue<T> {
-    /// Maps ring `which`, of `size` entries (a power of two), of the socket `fd`.
-    pub fn map(fd: &impl AsRawFd, which: Which, size: u32) -> Result<Queue<T>, QueueError> {
-        let at = xdp::ring_offsets(fd.as_raw_fd(), which)?;
-        let len = at.entries as usize + size as usize * which.entry();
-        let memory = Memory::map(fd, len, which.page_offset(), true).map_err(|e| match e.0 {
-            libc::EBUSY => QueueError::Taken,
-            _ => crate::sys::Error::new("mmap of an AF_XDP ring", format!("{which:?}"), e).into(),
-        })?;
-        Queue::at(&memory, at, size)
-    }
-
-    /// Views a ring in memory that is mapped already; a benchmark's stand-in for the kernel uses it too.
+    /// Views a ring of `size` entries, a power of two, in memory that is mapped already; a benchmark's stand-in for the kernel
+    /// uses it too.
     pub fn at(memory: &std::sync::Arc<Memory>, at: xdp::RingOffsets, size: u32) -> Result<Queue<T>, QueueError> {
         Ok(Queue {
             producer: memory.object(at.producer)?,
@@ -257,11 +246,6 @@ impl Desc {
 }
 
 impl Rx {
-    /// Maps the receive ring.
-    pub fn map(fd: &impl AsRawFd, size: u32) -> Result<Rx, QueueError> {
-        Ok(Rx(Queue::map(fd, Which::Rx, size)?))
-    }
-
     /// The addresses of the frames that wait.
     pub fn addresses(&self) -> Vec<u64> {
         let Ok(mut walk) = self.0.filled() else { return Vec::new() };
@@ -283,11 +267,6 @@ pub struct TxBatch<'a> {
 }
 
 impl Tx {
-    /// Maps the transmit ring.
-    pub fn map(fd: &impl AsRawFd, size: u32) -> Result<Tx, QueueError> {
-        Ok(Tx(Queue::map(fd, Which::Tx, size)?))
-    }
-
     /// Starts a batch.
     #[inline]
     pub fn batch(&self) -> Result<TxBatch<'_>, QueueError> {

@@ -3,7 +3,7 @@
 //! The engine alone does this: `socket(AF_XDP)` needs privileges that a client may lack. The first socket of a UMEM
 //! registers it; later ones, on any device, share it through any bound sibling.
 
-use super::{Chunks, Fill, Geometry, QueueError, fill_size};
+use super::{Chunks, Geometry, QueueError, Rings, fill_size};
 use crate::shm::Memory;
 use crate::sys::xdp::{self, Which};
 use crate::sys::{Errno, Error, Fd, Mode, settings};
@@ -138,7 +138,12 @@ impl Socket {
 
     /// Whether its rings can be mapped now. Before Linux 6.4 they cannot once it is bound (`xsk_mmap`).
     pub fn mappable(&self) -> bool {
-        !matches!(Fill::map(self, Which::Fill, fill_size(self.plan.rx_size)), Err(QueueError::Taken))
+        !matches!(self.rings(), Err(QueueError::Taken))
+    }
+
+    /// Its rings, as this process has them.
+    pub fn rings(&self) -> Result<Arc<Rings>, QueueError> {
+        Rings::of(self, self.plan.rx_size, self.plan.tx_size)
     }
 
     /// Binds a socket that is not bound yet; on one that is, nothing happens. `sibling` is a bound socket of the same UMEM, if

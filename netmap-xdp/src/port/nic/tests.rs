@@ -9,7 +9,7 @@ use crate::sync::dying::{MORTAL, NEXT, Noise, dies_at};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::sealed_memfd;
 use crate::sys::xdp::RingOffsets;
-use crate::xsk::Queue;
+use crate::xsk::{Queue, fill_size};
 use std::collections::HashSet;
 
 const SLOTS: u32 = 8;
