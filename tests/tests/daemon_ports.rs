@@ -39,6 +39,7 @@ fn exclusive(pair: &Pair, daemons: &Daemons) -> i32 {
 #[test]
 fn a_port_lives_as_long_as_any_copy_of_its_descriptor() {
     needs_root!();
+    since!((6, 4), "two processes on a queue");
     let (pair, daemons) = (Veth::new().build(), Daemons::new());
     let daemon = daemons.start(&[]);
     let run = at_a(&pair, &daemons, &["lifetimes", "veth0"]).timeout(Duration::from_secs(60)).run().expect_success();
@@ -50,6 +51,7 @@ fn a_port_lives_as_long_as_any_copy_of_its_descriptor() {
 #[test]
 fn a_port_is_shared_between_processes_or_had_alone() {
     needs_root!();
+    since!((6, 4), "two processes on a queue");
     let (pair, daemons) = (Veth::new().queues(2).build(), Daemons::new());
     let _daemon = daemons.start(&[]);
     let first = holder(&pair, &daemons, &["hold", "veth0"]);
@@ -67,6 +69,7 @@ fn a_port_is_shared_between_processes_or_had_alone() {
 #[test]
 fn two_processes_on_one_port_see_the_same_rings() {
     needs_root!();
+    since!((6, 4), "two processes on a queue");
     let (pair, daemons) = (Veth::new().build(), Daemons::new());
     let _daemon = daemons.start(&[]);
     let mut first = at_a(&pair, &daemons, &["mark", "veth0"]).spawn();
@@ -152,6 +155,7 @@ fn who_may_bind_is_decided_by_user_and_group() {
 #[test]
 fn a_thousand_deaths_leave_no_descriptor_no_port_and_no_locked_ring() {
     needs_root!();
+    since!((6, 4), "two processes on a queue");
     let (pair, daemons) = (Veth::new().build(), Daemons::new());
     let daemon = daemons.start(&[]);
     let churn = |n: &str| {
@@ -282,6 +286,7 @@ fn an_unbound_descriptor_outlives_its_daemon() {
 #[test]
 fn the_rust_api_meets_other_processes_too() {
     needs_root!();
+    since!((6, 4), "two processes on a queue");
     let (pair, daemons) = (Veth::new().build(), Daemons::new());
     let _daemon = daemons.start(&[]);
     let me = std::env::current_exe().unwrap();
