@@ -57,12 +57,16 @@ vm-nics: ## what an interface has to do, on emulated cards under a recent kernel
 	run virtio zerocopy,native,generic 1500; run igb native,generic 1500; run igb zerocopy 1000
 
 # What hangs most on the kernel.
-KERNEL_TESTS = nic_errors nic_semantics nic_traffic nic_forward nic_queues nic_fd nic_offloads steering host_rings
-vm-kernels: ## NICs, host rings and steering under the kernels of Debian 12 and 13 (as root; 40 minutes)
+KERNEL_TESTS = nic_errors nic_semantics nic_traffic nic_forward nic_queues nic_fd nic_offloads steering host_rings \
+	nic_mishaps control_offsets
+# These kernels warn of a veth pair whose queues are fewer than a moment ago.
+KNOWN_WARNING = bpf_prog_run_generic_xdp
+vm-kernels: ## NICs, host rings and steering under the kernels of Debian 12 and 13 (as root; 45 minutes)
 	cargo build --workspace --locked
 	rm -rf target/debug/c # the guest takes what is there, and makes what is not
 	@set -e; for suite in bookworm trixie; do for test in $(KERNEL_TESTS); do \
-	tests/vm.sh -s $$suite -t 1500 $(call executable,$$test) --test-threads 2; done; done
+	known=; [ $$test != nic_mishaps ] || known="-w $(KNOWN_WARNING)"; \
+	tests/vm.sh -s $$suite -t 1500 $$known $(call executable,$$test) --test-threads 2; done; done
 
 fuzz: deps ## ten minutes of each fuzz target, or FUZZ='names wire', FUZZ_SECONDS=60
 	@bash mk/fuzz.sh $(FUZZ)
