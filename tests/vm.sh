@@ -129,7 +129,7 @@ for d in /sys/class/net/eth*; do [ -e \$d ] && ip link set \${d##*/} up; done
 export PATH=\$PATH:\$HOME/.cargo/bin NMX_BUILT=1 NMX_PATIENCE=4 NETMAP_XDP_ENGINE=embedded
 sh /run/command
 status=\$?
-if dmesg | grep -vE 'WARNING: .* $known[+]0x' | grep -E 'WARNING:|BUG:|Oops|refcount|unregister_netdevice'; then
+if dmesg | grep -vE 'WARNING: .* ${known}[+]0x' | grep -E 'WARNING:|BUG:|Oops|refcount|unregister_netdevice'; then
 	echo "vm: the kernel complained"
 	dmesg | tail -n 60
 	status=1
