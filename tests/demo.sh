@@ -18,8 +18,8 @@ seconds=${DEMO_SECONDS:-3}
 sizes=60,1514
 # A veth pair queues 256 packets; larger bursts than that would be lost there.
 burst=64
-# A receiver that the scheduler keeps waiting for a while must not run out of slots: 40 ms at the default rate.
-export NETMAP_XDP_SLOTS=${NETMAP_XDP_SLOTS:-4096}
+# A receiver that the scheduler keeps waiting for a while must not run out of slots: 160 ms at the default rate.
+export NETMAP_XDP_SLOTS=${NETMAP_XDP_SLOTS:-16384}
 # No run may take longer than this.
 limit=$((count * 3 / rate + 30))
 # A receiver that hears nothing for so long has heard all there will be.
@@ -124,7 +124,7 @@ start_netmapd() {
 	"$netmapd" --foreground --socket "$NETMAP_XDP_SOCKET" >/dev/null 2>"$work/netmapd.err" </dev/null &
 	daemon=$!
 	while ((tries--)); do
-		grep -q listens "$work/netmapd.err" && return
+		grep -qs listens "$work/netmapd.err" && return
 		kill -0 "$daemon" 2>/dev/null || break
 		sleep 0.05
 	done
@@ -136,7 +136,7 @@ start_netmapd() {
 wait_ready() {
 	local tries=200
 	while ((tries--)); do
-		grep -qE ': ready|queues?, ' "$work/receiver.err" && return 0
+		grep -qsE ': ready|queues?, ' "$work/receiver.err" && return 0
 		kill -0 "$1" 2>/dev/null || return 1
 		sleep 0.05
 	done
