@@ -144,6 +144,18 @@ fn packets_begin_where_their_slots_say() {
     let mut bytes = [0; 100];
     b.rx(0).slot(1).unwrap().read_at(0, &mut bytes);
     assert_eq!(bytes, [8; 100]);
+    // Past the buffer's end there is nothing to read or write.
+    let (at, mut less) = (b.rx(0).slot(1).unwrap().capacity() - 3, [0; 8]);
+    {
+        let rx = b.rx(0);
+        let slot = rx.slot(1).unwrap();
+        assert_eq!((slot.write_at(at, &[9; 8]), slot.read_at(at, &mut less)), (3, 3));
+        assert_eq!(less, [9, 9, 9, 0, 0, 0, 0, 0]);
+        for beyond in [at + 3, at + 4, usize::MAX] {
+            assert_eq!((slot.write_at(beyond, &[9; 8]), slot.read_at(beyond, &mut less)), (0, 0));
+            assert_eq!((slot.write_at(beyond, &[]), slot.read_at(beyond, &mut [])), (0, 0));
+        }
+    }
     // A packet keeps its offset when it goes on, and cannot where there are none.
     let (mut c, mut plain) = (Builder::new("netmap:begin{2").offsets(0, 128).open().unwrap(), open("netmap:begin{3"));
     assert!(b.rx(0).slot(0).unwrap().swap_into(&plain.tx(0).slot(0).unwrap()).is_err());

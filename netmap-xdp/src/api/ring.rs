@@ -259,23 +259,48 @@ impl Slot<'_> {
         self.ring.buf_size() as usize - self.offset()
     }
 
-    fn place(&self, at: usize, len: usize) -> Option<(u64, usize)> {
-        let n = len.min(self.capacity().checked_sub(at)?);
-        Some((self.ring.buffer(self.buf_idx())? + (self.offset() + at) as u64, n))
+    /// Where `len` bytes from byte `at` on lie, if the buffer has them.
+    #[inline]
+    fn place(&self, at: usize, len: usize) -> Option<u64> {
+        if self.capacity().checked_sub(at)? < len {
+            return None;
+        }
+        Some(self.ring.buffer(self.buf_idx())? + (self.offset() + at) as u64)
     }
 
     /// Copies bytes out of the packet from byte `at`; returns how many.
     #[inline]
     pub fn read_at(&self, at: usize, into: &mut [u8]) -> usize {
-        let Some((place, n)) = self.place(at, into.len()) else { return 0 };
-        self.ring.region().read(place, &mut into[..n]).map_or(0, |()| n)
+        // On its own, since a length that the compiler knows, as of a header, makes this a load.
+        match self.place(at, into.len()) {
+            Some(place) => self.ring.region().read(place, into).map_or(0, |()| into.len()),
+            None => self.read_less(at, into),
+        }
     }
 
     /// Copies bytes into the packet from byte `at`; returns how many.
     #[inline]
     pub fn write_at(&self, at: usize, from: &[u8]) -> usize {
-        let Some((place, n)) = self.place(at, from.len()) else { return 0 };
-        self.ring.region().write(place, &from[..n]).map_or(0, |()| n)
+        match self.place(at, from.len()) {
+            Some(place) => self.ring.region().write(place, from).map_or(0, |()| from.len()),
+            None => self.write_less(at, from),
+        }
+    }
+
+    /// As much as there is.
+    #[cold]
+    fn read_less(&self, at: usize, into: &mut [u8]) -> usize {
+        let n = into.len().min(self.capacity().saturating_sub(at));
+        let done = self.place(at, n).map(|place| self.ring.region().read(place, &mut into[..n]));
+        done.map_or(0, |done| done.map_or(0, |()| n))
+    }
+
+    /// As much as there is room for.
+    #[cold]
+    fn write_less(&self, at: usize, from: &[u8]) -> usize {
+        let n = from.len().min(self.capacity().saturating_sub(at));
+        let done = self.place(at, n).map(|place| self.ring.region().write(place, &from[..n]));
+        done.map_or(0, |done| done.map_or(0, |()| n))
     }
 
     /// Start of the packet, for programs that know that nobody else writes it; null if the slot names no buffer.
