@@ -262,10 +262,12 @@ impl Slot<'_> {
     /// Where `len` bytes from byte `at` on lie, if the buffer has them.
     #[inline]
     fn place(&self, at: usize, len: usize) -> Option<u64> {
-        if self.capacity().checked_sub(at)? < len {
+        // Read once: a peer may change it meanwhile.
+        let offset = self.offset();
+        if (self.ring.buf_size() as usize - offset).checked_sub(at)? < len {
             return None;
         }
-        Some(self.ring.buffer(self.buf_idx())? + (self.offset() + at) as u64)
+        Some(self.ring.buffer(self.buf_idx())? + (offset + at) as u64)
     }
 
     /// Copies bytes out of the packet from byte `at`; returns how many.
