@@ -293,16 +293,16 @@ impl Slot<'_> {
     #[cold]
     fn read_less(&self, at: usize, into: &mut [u8]) -> usize {
         let n = into.len().min(self.capacity().saturating_sub(at));
-        let done = self.place(at, n).map(|place| self.ring.region().read(place, &mut into[..n]));
-        done.map_or(0, |done| done.map_or(0, |()| n))
+        let done = self.place(at, n).and_then(|place| self.ring.region().read(place, &mut into[..n]).ok());
+        done.map_or(0, |()| n)
     }
 
     /// As much as there is room for.
     #[cold]
     fn write_less(&self, at: usize, from: &[u8]) -> usize {
         let n = from.len().min(self.capacity().saturating_sub(at));
-        let done = self.place(at, n).map(|place| self.ring.region().write(place, &from[..n]));
-        done.map_or(0, |done| done.map_or(0, |()| n))
+        let done = self.place(at, n).and_then(|place| self.ring.region().write(place, &from[..n]).ok());
+        done.map_or(0, |()| n)
     }
 
     /// Start of the packet, for programs that know that nobody else writes it; null if the slot names no buffer.

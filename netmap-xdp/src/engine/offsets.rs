@@ -71,7 +71,9 @@ impl Engine {
             && max > u64::from(room)
         {
             let message = format!(
-                "{}: behind offsets up to {max}, buffers of {size} bytes have no room for what the NIC receives in one; up to                  {room} they have, and more where the program that opens it first asks for that, or with buffers of 4096 bytes                  (NETMAP_XDP_BUF_SIZE)",
+                "{}: behind offsets up to {max}, buffers of {size} bytes have no room for what the NIC receives in one. They have \
+                 up to {room}, and more where the program that opens the NIC first asks for it, or with buffers of 4096 bytes \
+                 (NETMAP_XDP_BUF_SIZE)",
                 view.name
             );
             return Err(Condition::OffsetTooLarge.says(message));
